@@ -1,0 +1,259 @@
+"""What the tests share: a function called through wsgiref's validator, a server in this process, and one in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FUNCTIONS = Path(__file__).resolve().parent / "functions"
+sys.path.insert(0, str(ROOT))
+
+import watchdog_app  # noqa: E402
+
+DEADLINE = 10.0  # seconds after which a test gives up waiting
+
+
+class Answer(NamedTuple):
+    """One response, read strictly."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """Return the one value of `name`; fail where it came twice."""
+        values = [value for key, value in self.headers if key.lower() == name.lower()]
+        assert len(values) <= 1, f"{name} came {len(values)} times"
+        return values[0] if values else None
+
+    @property
+    def closes(self) -> bool:
+        return self.header("Connection") == "close"
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+def read_answer(data: bytes, method: str = "GET") -> tuple[Answer, bytes]:
+    """Read one response from the front of `data` as a strict client would; return it with the bytes behind it."""
+    head, found, rest = data.partition(b"\r\n\r\n")
+    assert found, f"no complete head in {data!r}"
+    lines = head.decode("latin-1").split("\r\n")
+    match = re.fullmatch(r"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+", lines[0])
+    assert match, lines[0]
+    headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines[1:])]
+    answer = Answer(int(match[1]), headers, b"")
+    if match[1][0] == "1" or match[1] in ("204", "304") or method == "HEAD":
+        return answer, rest
+    if answer.header("Transfer-Encoding") == "chunked":
+        body, rest = read_chunks(rest)
+    else:
+        length = answer.header("Content-Length")
+        end = len(rest) if length is None else int(length)
+        assert len(rest) >= end, "the body is cut"
+        body, rest = rest[:end], rest[end:]
+    return answer._replace(body=body), rest
+
+
+def read_chunks(data: bytes) -> tuple[bytes, bytes]:
+    """Read a chunked body; return it with the bytes behind it."""
+    body = b""
+    while True:
+        line, found, data = data.partition(b"\r\n")
+        assert found and re.fullmatch(rb"[0-9a-f]+", line), f"not a chunk: {line!r}"
+        size = int(line, 16)
+        assert data[size : size + 2] == b"\r\n", "a chunk is cut"
+        body, data = body + data[:size], data[size + 2 :]
+        if not size:
+            return body, data
+
+
+def read_answers(data: bytes) -> list[Answer]:
+    """Read all responses in `data`."""
+    answers = []
+    while data:
+        answer, data = read_answer(data)
+        answers.append(answer)
+    return answers
+
+
+def call(function: Callable[[Any, Any], Any], method: str = "GET", target: str = "/", body: bytes = b"", **environ: Any) -> Answer:
+    """Call a function through the application half alone, with wsgiref's validator on both sides of it.
+
+    `environ` has more variables, such as HTTP_X_CALL_ID or CONTENT_TYPE; `settings` and `env` are the application's.
+    """
+    settings = environ.pop("settings", None) or watchdog_app.Settings()
+    application = watchdog_app.Application(function, settings, environ.pop("env", {}))
+    path, _, query = target.partition("?")
+    variables = {"REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_URI": target, "wsgi.input": io.BytesIO(body),
+                 "HTTP_HOST": "test"}  # fmt: skip
+    if body:
+        variables["CONTENT_LENGTH"] = str(len(body))
+    variables.update(environ)
+    setup_testing_defaults(variables)
+    started: list[Any] = []
+    result = validator(application)(variables, lambda status, headers, exc_info=None: started.append((status, headers)) or (lambda data: None))
+    try:
+        content = b"".join(result)
+    finally:
+        result.close()
+    status, headers = started[-1]
+    return Answer(int(status[:3]), headers, content)
+
+
+class Serving:
+    """A server in this process, and ways to talk to it."""
+
+    def __init__(self, server: watchdog_app.Server, port: int) -> None:
+        self.server, self.port = server, port
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def talk(self, raw: bytes, slices: int = 0, half_close: bool = True) -> bytes:
+        """Send `raw`, whole or in slices of so many bytes; return all that comes back until the server closes."""
+        with self.connect() as sock:
+            try:
+                for start in range(0, len(raw), slices or len(raw)):
+                    sock.sendall(raw[start : start + (slices or len(raw))])
+                if half_close:
+                    sock.shutdown(socket.SHUT_WR)
+            except OSError:  # refused, and closed before all was sent
+                pass
+            return read_all(sock)
+
+    def get(self, target: str = "/", **headers: str) -> Answer:
+        """Send one GET on a connection of its own."""
+        return self.request("GET", target, b"", **headers)
+
+    def request(self, method: str, target: str = "/", body: bytes = b"", **headers: str) -> Answer:
+        """Send one request on a connection of its own."""
+        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        length = f"Content-Length: {len(body)}\r\n" if body else ""
+        raw = f"{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}{length}\r\n".encode("latin-1") + body
+        answer, rest = read_answer(self.talk(raw), method)
+        assert not rest, f"more than one answer: {rest!r}"
+        return answer
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Read until the end, or a reset."""
+    pieces = []
+    with contextlib.suppress(ConnectionResetError):
+        while piece := sock.recv(65536):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def wait_for(condition: Callable[[], Any], what: str = "the condition") -> Any:
+    """Look every few milliseconds until `condition` holds; fail after DEADLINE seconds."""
+    end = time.monotonic() + DEADLINE
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} did not come about"
+        time.sleep(0.002)
+    return value
+
+
+@contextlib.contextmanager
+def serving_application(application: Any, clock: Callable[[], float] = time.monotonic, **settings: str) -> Iterator[Serving]:
+    """Serve a WSGI application on a port of its own."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    server = watchdog_app.Server(listener, application, watchdog_app.Settings(**settings), clock)
+
+    def watch() -> None:
+        while not server.stopped:
+            server.monitor(0.2)
+
+    monitor = threading.Thread(target=watch)
+    server.start()
+    monitor.start()
+    try:
+        yield Serving(server, listener.getsockname()[1])
+    finally:
+        server.stop()
+        server.wake()
+        monitor.join(DEADLINE)
+        wait_for(lambda: server.workers == 0, "the end of the server's threads")
+        server.close()
+
+
+@contextlib.contextmanager
+def serving(function: Callable[[Any, Any], Any], **settings: str) -> Iterator[Serving]:
+    """Serve a function on a port of its own."""
+    application = watchdog_app.Application(function, watchdog_app.Settings(**settings), {"HOSTNAME": "test"})
+    with serving_application(application, **settings) as served:
+        yield served
+
+
+class Process:
+    """The module as a program, in a process of its own."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], port: int) -> None:
+        self.popen, self.port = popen, port
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return the exit status and what it logged."""
+        _, log = self.popen.communicate(timeout=DEADLINE * 2)
+        return self.popen.returncode, log.decode()
+
+    def answers(self) -> bool:
+        """Tell whether it answers a request."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                return read_all(sock).startswith(b"HTTP/1.1 ")
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def clean_env(**variables: str) -> dict[str, str]:
+    """Return this process's environment without settings of the runtime, and with `variables`."""
+    hidden = {*watchdog_app.SETTINGS, "fprocess", "function_process", "mode", "HOSTNAME"}
+    return {**{name: value for name, value in os.environ.items() if name not in hidden}, **variables}
+
+
+@contextlib.contextmanager
+def process(target: Path | str, *flags: str, **env: str) -> Iterator[Process]:
+    """Run `python watchdog_app.py TARGET` on a port of its own, and kill it at the end if it still runs."""
+    port = free_port()
+    command = [sys.executable, *flags, str(ROOT / "watchdog_app.py"), str(target)]
+    variables = clean_env(upstream_url=f"http://127.0.0.1:{port}", **env)
+    popen = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield Process(popen, port)
+    finally:
+        popen.kill()
+        popen.communicate()
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the module logs, as one text."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(watchdog_app, "WARNED", set())
+    return stream

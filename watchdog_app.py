@@ -1,0 +1,2581 @@
+"""Run an OpenFaaS function behind of-watchdog: a WSGI application and a WSGI server in one module, standard library only.
+
+    handler/handler.py
+        def handle(event, context):
+            return {"statusCode": 200, "body": "You said: " + str(event.body)}
+
+    $ python watchdog_app.py
+
+The contract in ten lines. `event` has body, headers, method, query, path, raw_path, raw_query, text, json(), form(), cookies, stream and environ;
+`context` has hostname, function_name, namespace, call_id, deadline and remaining(). `handle` may return
+    an envelope {"statusCode": …, "headers": …, "body": …}, in the older spelling status_code and response too,
+    any other dict, a list, a number or what else JSON can say    -> 200, application/json
+    str -> 200, text/html      bytes -> 200, application/octet-stream      None -> 204
+    (body, status), (body, headers) or (body, status, headers)
+    an open file, a generator or an iterator                      -> streamed as it comes
+    a WSGI response (Flask's, Werkzeug's)                         -> as it says itself
+It may raise HTTPError(status, body, headers). Any other exception is a 500 for the caller and a traceback in the log.
+
+Three things with one seam between them, in the order of this file:
+
+ bytes ──► Request ──► environ ──► event ──► handle(event, context) ──► result ──► Response ──► bytes
+ └───────── server half ────────┘ └──────────────── application half ───────────────┘ └─ server half ─┘
+                                  ▲ environ / start_response (PEP 3333): the only seam ▲
+
+Glossary: one word, one meaning.
+    head        request line or status line with its header fields
+    target      what the request line asks for, raw; path: its path, decoded
+    environ     the WSGI dictionary of one request
+    function    the user's module; handle: its entry point; result: what that returned
+    response    our Response, made of a result
+    connection  one socket; exchange: one request and its response on it
+    lead        the right to poll the selector; one thread has it at a time
+    discard     read and throw away what a peer still sends
+    drain       finish what is in flight, then stop
+    in flight   exchanges that have begun and are not finished
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from io import BytesIO
+from wsgiref.handlers import BaseHandler, format_date_time
+
+TYPE_CHECKING = False  # typing costs 5 to 20 ms at start; type checkers take this name for true
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import ModuleType
+    from typing import Any, BinaryIO, NoReturn
+    from wsgiref.types import StartResponse, WSGIApplication
+
+    HeaderPairs = list[tuple[str, str]]
+    HeadersArgument = Mapping[str, Any] | Iterable[tuple[str, Any]]
+
+__version__ = "0.1.0"
+__all__ = ["Application", "Body", "Context", "Event", "HTTPError", "Headers", "Query", "Server", "Settings", "make_application"]
+
+
+# ---- 1. Limits and settings: environment variables -> Settings -------------------------------------------------------
+
+MAX_LINE = 64 * 1024  # bytes of a request line (414); URLs of more than 8 KiB are rare, and no peer allows more than 64
+MAX_FIELDS = 200  # header fields of a request (431), and trailer fields; a browser sends about 20, the gateway adds 6
+MAX_METHOD = 32  # bytes of a method (501); the longest registered one, UPDATEREDIRECTREF, has 17
+MAX_BLANK_LINES = 4  # empty lines before a request line (RFC 9112 §2.2: at least one should be ignored)
+MAX_CHUNK_LINE = 256  # bytes of a chunk's size with its extensions, which nobody uses
+MAX_NAMES = 1024  # names, values and paths that a cache remembers, so that no peer can fill the memory with them
+HEAD_SECONDS = 10.0  # from the first byte of a head to its last
+BODY_RATE = 1024.0  # bytes a second that a body must arrive at on average, once read_timeout is over
+LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # what is discarded after a refusal, so that the peer gets to read it
+ACCEPT_AT_ONCE = 64  # connections accepted before others get their turn
+ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
+MOMENT = 1.0  # seconds that a server alone still accepts after SIGTERM, for callers that do not know of it yet
+BACKLOG = 1024  # connections that the kernel holds while the function's module is imported, or the leader is busy
+RECEIVE = 64 * 1024  # bytes of one recv
+PIECE = 64 * 1024  # bytes of one read of a file that is streamed
+STUCK = 0.002  # seconds after which a call in place counts as blocking, and the lead is given to another thread
+SLOW = 0.001  # seconds of average above which a call is expected to block, and the lead is passed on before it
+SAMPLE_LIMIT = 0.005  # seconds that one call counts for at most: one slow call, or a hiccup of the machine, does not make the next ones expected
+WEIGHT = 0.1  # of the newest call in the average
+PARKED_SECONDS = 10.0  # a thread without work ends after them
+SWITCH_INTERVAL = 0.001  # seconds; with the default of 5 ms each of three system calls of a short call waits so long for a CPU-bound one
+DRAIN_LOOK = 0.02  # seconds between two looks at what is idle, while draining
+REST_AFTER = 25  # monitor's looks (of STUCK seconds) without a call before it rests
+
+DURATION = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"
+SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+SIZES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+FOREVER = float("inf")
+
+
+def go_duration(text: str) -> float:
+    """Convert a Go duration with units, such as `1m30s` or `500ms`, to seconds; raise ValueError for anything else (time.ParseDuration)."""
+    if text == "0":
+        return 0.0
+    if len(text) > 64 or not re.fullmatch(f"(?:{DURATION})+", text):
+        raise ValueError("a duration such as 10s, 1m30s or 500ms")
+    return sum(float(part[0].removesuffix(part[1])) * SECONDS[part[1]] for part in re.finditer(DURATION, text))
+
+
+def duration(text: str) -> float:
+    """Convert a duration as of-watchdog's settings have it, plain seconds or Go's syntax, to seconds."""
+    return float(text) if re.fullmatch("[0-9]{1,9}", text) else go_duration(text)
+
+
+def positive_duration(text: str) -> float:
+    """Convert a duration above zero to seconds."""
+    if not (seconds := duration(text)):
+        raise ValueError("a duration above 0, such as 30s")
+    return seconds
+
+
+def limit_or_none(text: str) -> float | None:
+    """Convert a duration to seconds; 0 is no limit: None."""
+    return duration(text) or None
+
+
+def limit_or_forever(text: str) -> float:
+    """Convert a duration to seconds; 0 is no limit: infinity."""
+    return duration(text) or FOREVER
+
+
+def pool_duration(text: str) -> float:
+    """Convert a duration of at least the 90 s for which of-watchdog's pool may reuse an idle connection."""
+    if (seconds := duration(text)) < 90:
+        raise ValueError("a duration of at least 90s, for which of-watchdog may reuse an idle connection")
+    return seconds
+
+
+def size(text: str) -> int:
+    """Convert a size such as `100MB`, `256KB` or `4096` to bytes; units are powers of 1024."""
+    match = re.fullmatch("([0-9]{1,15})(B|[KMG]?)(?:i?B)?", text, re.IGNORECASE)
+    if not match or not int(match[1]):
+        raise ValueError("a size above 0, such as 4096, 256KB or 100MB")
+    return int(match[1]) * SIZES[match[2].upper()]
+
+
+def count(text: str) -> int:
+    """Convert a whole number from 0 on."""
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError("a whole number")
+    return int(text)
+
+
+def positive_count(text: str) -> int:
+    """Convert a whole number from 1 on."""
+    if not re.fullmatch("[0-9]{1,9}", text) or not int(text):
+        raise ValueError("a whole number from 1 on")
+    return int(text)
+
+
+def switch(text: str) -> bool:
+    """Convert a Go boolean (strconv.ParseBool)."""
+    if text.lower() not in ("1", "t", "true", "0", "f", "false"):
+        raise ValueError("true or false")
+    return text.lower() in ("1", "t", "true")
+
+
+def ready_moment(text: str) -> str:
+    """Check the moment at which the lock file appears."""
+    if text not in ("listen", "startup"):
+        raise ValueError("listen or startup")
+    return text
+
+
+def address(text: str) -> tuple[str, int]:
+    """Convert `http://host:port` or `host:port` to a host (IPv6 without its brackets) and a port."""
+    match = re.fullmatch(r"(?:http://)?(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})/?", text)
+    if not match or int(match[3]) > 65535:
+        raise ValueError("an address such as http://127.0.0.1:5000")
+    return match[1] or match[2], int(match[3])
+
+
+# name -> (what converts it, its default as it would be written); the README's table is checked against this one
+SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "upstream_url": (address, "http://127.0.0.1:5000"),
+    "http_upstream_url": (address, ""),
+    "exec_timeout": (limit_or_none, "0"),
+    "read_timeout": (limit_or_forever, "30s"),
+    "write_timeout": (positive_duration, "30s"),
+    "healthcheck_interval": (duration, ""),
+    "max_inflight": (count, "0"),
+    "suppress_lock": (switch, "false"),
+    "ready_on": (ready_moment, "listen"),
+    "threads": (positive_count, "512"),
+    "max_body": (size, "100MB"),
+    "max_head": (size, "256KB"),
+    "keep_alive": (pool_duration, "120s"),
+    "debug": (switch, "false"),
+}
+
+
+class SettingsError(ValueError):
+    """A setting or an argument is not valid; the message is one line that names it, its value and what it takes."""
+
+
+class Settings:
+    """What the environment says, read once and passed in; durations are in seconds, sizes in bytes.
+
+    Arguments: the settings that differ from their defaults, each as the text that the environment would hold.
+    Raises SettingsError for a value that is not valid and TypeError for a name that is no setting.
+    """
+
+    host: str
+    port: int
+    exec_timeout: float | None
+    read_timeout: float
+    write_timeout: float
+    healthcheck_interval: float
+    suppress_lock: bool
+    ready_on: str
+    threads: int
+    max_body: int
+    max_head: int
+    keep_alive: float
+    debug: bool
+
+    def __init__(self, **texts: str) -> None:
+        if unknown := texts.keys() - SETTINGS.keys():
+            raise TypeError(f"no such setting: {', '.join(sorted(unknown))}")
+        values = {name: _converted(name, texts.get(name) or default) for name, (_, default) in SETTINGS.items()}
+        values["host"], values["port"] = values.pop("http_upstream_url") or values["upstream_url"]
+        if values["healthcheck_interval"] is None:
+            values["healthcheck_interval"] = values["write_timeout"]
+        values["threads"] = min(values["threads"], values["max_inflight"] or values["threads"])
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"settings are read once; {name} cannot be changed")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read the settings from a mapping such as `os.environ`; names that are no settings are left alone."""
+        return cls(**{name: env[name] for name in SETTINGS if name in env})
+
+
+def _converted(name: str, text: str) -> Any:
+    if not text:
+        return None
+    try:
+        return SETTINGS[name][0](text)
+    except ValueError as takes:
+        raise SettingsError(f"{name}={clipped(text)} is not valid: it takes {takes}") from None
+
+
+def clipped(value: object, length: int = 100) -> str:
+    """Convert anything to printable ASCII of at most `length` characters, for logs and messages."""
+    text = ascii(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+# ---- 2. Errors: a refusal that knows its status ----------------------------------------------------------------------
+
+PLAIN: HeaderPairs = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
+STATUS_LINES: dict[int, str] = {200: "200 OK"}
+
+
+def status_line(status: int) -> str:
+    """Convert a status to the text of a status line, such as `404 Not Found`."""
+    line = STATUS_LINES.get(status)
+    if line is None:
+        from http import HTTPStatus  # 1 to 2 ms, and 200 needs none of it
+
+        known = {int(member): member.phrase for member in HTTPStatus}
+        line = STATUS_LINES[status] = f"{status} {known.get(status, 'Unknown')}"
+    return line
+
+
+class HTTPError(Exception):
+    """An answer by exception: `raise HTTPError(404, {"error": "no such order"})`.
+
+    Arguments: status, 200 to 599; body, anything that an envelope's body may be, or None for the status's own phrase as text/plain;
+    headers, a dict or pairs.
+    """
+
+    def __init__(self, status: int, body: Any = None, headers: HeadersArgument = ()) -> None:
+        super().__init__(status, body)
+        self.status, self.body, self.headers = status, body, headers
+
+
+class Missing(HTTPError, KeyError):
+    """A header, query parameter, form field or cookie that the function asked for is not there: 400 when the function lets it escape."""
+
+    def __init__(self, what: str, name: object) -> None:
+        super().__init__(400, f"missing {what} {clipped(name)}\n", PLAIN)
+
+    def __str__(self) -> str:
+        return str(self.body).rstrip()
+
+
+class NotReadable(HTTPError, ValueError):
+    """The request's body is not what the function took it for: 400 when the function lets it escape."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(400, why + "\n", PLAIN)
+
+    def __str__(self) -> str:
+        return str(self.body).rstrip()
+
+
+# ---- 3. bytes -> Request: pure and strict, raises HTTPError (RFC 9112 §2 to §6) --------------------------------------
+
+CHUNKED = -1  # a body's length where only its chunks tell
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
+TEXT = bytes(byte for byte in range(256) if byte in b"\t\r\n" or 0x20 <= byte != 0x7F)  # what a head may hold at all
+is_token = re.compile(TOKEN).fullmatch
+is_request_line = re.compile(rf"({TOKEN}) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])").fullmatch
+is_authority = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=\-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?").fullmatch
+ENVIRON_KEYS: dict[str, str] = {}  # field names seen -> their environ keys, "" for those that are dropped
+
+
+class Request:
+    """One request: its head, and its body once that is complete. With a `refusal` it is one whose answer is known already."""
+
+    __slots__ = ("body", "expects_continue", "fields", "keep_alive", "length", "method", "modern", "refusal", "repeated", "target")
+
+    def __init__(self, method: str, target: str, modern: bool, fields: dict[str, str], repeated: dict[str, list[str]]) -> None:
+        self.method = method
+        self.target = target
+        self.modern = modern  # HTTP/1.1, not 1.0
+        self.fields = fields  # environ key -> value
+        self.repeated = repeated  # environ key -> its separate values, for names that came more than once
+        self.keep_alive = keep_alive(modern, fields.get("HTTP_CONNECTION"))
+        self.length = 0  # of the body in bytes, or CHUNKED
+        self.expects_continue = False
+        self.body = b""
+        self.refusal: HTTPError | None = None
+
+
+def refused(error: HTTPError) -> Request:
+    """Make the request that stands for one which could not be read."""
+    request = Request("GET", "/", True, {}, {})
+    request.refusal, request.keep_alive = error, False
+    return request
+
+
+def is_text(piece: bytes | bytearray) -> bool:
+    """Tell whether a piece of a head holds only bytes that one may, and each CR and LF in a CRLF."""
+    return not piece.translate(None, TEXT) and piece.count(b"\r\n") == piece.count(b"\r") == piece.count(b"\n")
+
+
+def parse_head(head: bytes) -> Request:
+    """Convert a head, without the empty line that ends it, to a Request without its body; raise HTTPError for one that is not valid."""
+    if not is_text(head):
+        raise HTTPError(400)
+    lines = head.decode("latin-1").split("\r\n")
+    method, target, modern = parse_request_line(lines[0])
+    if len(lines) > MAX_FIELDS + 1:
+        raise HTTPError(431)
+    fields, repeated = parse_fields(lines)
+    target_authority(method, target, fields)
+    if modern or "HTTP_HOST" in fields:
+        check_host(fields.get("HTTP_HOST", ""))
+    request = Request(method, target, modern, fields, repeated)
+    request.length = body_framing(modern, fields)
+    if modern and "HTTP_EXPECT" in fields:
+        check_expectation(request, fields["HTTP_EXPECT"])
+    return request
+
+
+def parse_request_line(line: str) -> tuple[str, str, bool]:
+    """Convert a request line to method, target and whether it is HTTP/1.1 or later (RFC 9112 §3)."""
+    match = is_request_line(line)
+    if match is None:
+        raise HTTPError(400)
+    method, target, major, minor = match.groups()
+    if major != "1":
+        raise HTTPError(505)
+    if len(method) > MAX_METHOD or method in ("CONNECT", "TRACE"):
+        raise HTTPError(501)
+    return method, target, minor != "0"
+
+
+def parse_fields(lines: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Convert the lines after the first to environ keys with their values, and to the separate values of repeated names."""
+    fields: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
+    for index in range(1, len(lines)):
+        name, colon, value = lines[index].partition(":")
+        key = ENVIRON_KEYS.get(name)
+        if key is None:
+            key = environ_key(name)
+        if not colon:
+            raise HTTPError(400)
+        value = value.strip(" \t")  # OWS is these two only (RFC 9110 §5.6.3)
+        if key in fields:
+            repeated.setdefault(key, [fields[key]]).append(value)
+            value = fields[key] + ("; " if key == "HTTP_COOKIE" else ", ") + value
+        if key:
+            fields[key] = value
+    return fields, repeated
+
+
+def environ_key(name: str) -> str:
+    """Convert a field's name to its environ key, "" for one to drop; raise HTTPError 400 if it is not a token.
+
+    Names with `_` would pass for those with `-` in the environ, and `Proxy` for the variable HTTP_PROXY (httpoxy).
+    """
+    if not is_token(name):
+        raise HTTPError(400)
+    key = name.upper().replace("-", "_")
+    if "_" in name or key == "PROXY":
+        key = ""
+    elif key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        key = "HTTP_" + key
+    if len(ENVIRON_KEYS) < MAX_NAMES:
+        ENVIRON_KEYS[name] = key
+    return key
+
+
+def target_authority(method: str, target: str, fields: dict[str, str]) -> None:
+    """Check the target's form; the authority of an absolute one takes the place of Host (RFC 9112 §3.2)."""
+    if target[0] == "/" or (target == "*" and method == "OPTIONS"):
+        return
+    match = re.match(r"https?://([^/?#]*)", target, re.IGNORECASE)
+    if match is None or not is_authority(match[1]):
+        raise HTTPError(400)
+    check_host(fields.get("HTTP_HOST", match[1]))
+    fields["HTTP_HOST"] = match[1]
+
+
+def check_host(host: str) -> None:
+    """Raise HTTPError 400 unless `host` is one host, with or without a port; two Host fields were joined with a comma and a space."""
+    if not is_authority(host):
+        raise HTTPError(400)
+
+
+def body_framing(modern: bool, fields: dict[str, str]) -> int:
+    """Decide how long a request's body is, in bytes or CHUNKED: RFC 9112 §6.3, without any of its leniencies."""
+    coding, length = fields.get("HTTP_TRANSFER_ENCODING"), fields.get("CONTENT_LENGTH")
+    if coding is None and length is None:
+        return 0
+    if coding is not None:
+        if length is not None or not modern:  # request smuggling is made of the choice between the two
+            raise HTTPError(400)
+        if coding.lower() == "chunked":
+            return CHUNKED
+        raise HTTPError(400 if not coding or coding.lower().endswith("chunked") else 501)
+    if length is None or not re.fullmatch("[0-9]{1,19}", length):
+        raise HTTPError(400)
+    return int(length)
+
+
+def keep_alive(modern: bool, connection: str | None) -> bool:
+    """Decide whether the connection outlives the exchange (RFC 9112 §9.3); `close` wins."""
+    if connection is None:
+        return modern
+    options = [option.strip(" \t").lower() for option in connection.split(",")]
+    return "close" not in options and (modern or "keep-alive" in options)
+
+
+def check_expectation(request: Request, expectation: str) -> None:
+    """Note the one expectation that there is (RFC 9110 §10.1.1), and the refusal of any other: 417, which leaves the framing intact."""
+    if expectation.lower() == "100-continue":
+        request.expects_continue = True
+    else:
+        request.refusal = HTTPError(417)
+
+
+# ---- 4. bytes -> body: fed what arrived, each says how much of it was its own ----------------------------------------
+
+is_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n").fullmatch
+
+
+class LengthBody:
+    """A body whose length was declared."""
+
+    __slots__ = ("data", "missing")
+
+    def __init__(self, length: int) -> None:
+        self.data, self.missing = bytearray(), length
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+    def feed(self, data: bytes | bytearray) -> int:
+        """Take what is body from the front of `data`; return how many bytes that was."""
+        taken = min(len(data), self.missing)
+        self.data += memoryview(data)[:taken]
+        self.missing -= taken
+        return taken
+
+
+class ChunkedBody:
+    """A body in chunks (RFC 9112 §7.1); raises HTTPError for framing that is not valid, 413 for more than `most` bytes in total."""
+
+    __slots__ = ("complete", "data", "left", "most", "step", "trailer_room", "trailers")
+
+    def __init__(self, most: int, trailer_room: int) -> None:
+        self.data, self.most = bytearray(), most
+        self.left = 0  # bytes of the current chunk that have not arrived
+        self.step = ChunkedBody._size_line  # not bound: a bound method would make a cycle that only the collector frees
+        self.trailers, self.trailer_room = 0, trailer_room
+        self.complete = False
+
+    def feed(self, data: bytes | bytearray) -> int:
+        """Take what is body from the front of `data`; return how many bytes that was. The rest is to be fed again, with more behind it."""
+        position = 0
+        while not self.complete:
+            end = self.step(self, data, position)
+            if end == position:
+                break
+            position = end
+        return position
+
+    def _line(self, data: bytes | bytearray, start: int, most: int, status: int) -> bytes:
+        """Return the line at `start` with its end, b"" if that has not arrived; raise HTTPError for one of more than `most` bytes."""
+        end = data.find(b"\n", start, start + most + 2)
+        if end < 0 and len(data) - start >= most + 2:
+            raise HTTPError(status)
+        return bytes(data[start : end + 1])
+
+    def _size_line(self, data: bytes | bytearray, start: int) -> int:
+        line = self._line(data, start, MAX_CHUNK_LINE, 400)
+        if not line:
+            return start
+        match = is_chunk_line(line)
+        if match is None:
+            raise HTTPError(400)
+        self.left = int(match[1], 16)
+        if len(self.data) + self.left > self.most:
+            raise HTTPError(413)
+        self.step = ChunkedBody._content if self.left else ChunkedBody._trailer
+        return start + len(line)
+
+    def _content(self, data: bytes | bytearray, start: int) -> int:
+        end = min(len(data), start + self.left)
+        self.data += memoryview(data)[start:end]
+        self.left -= end - start
+        if not self.left:
+            self.step = ChunkedBody._content_end
+        return end
+
+    def _content_end(self, data: bytes | bytearray, start: int) -> int:
+        ending = data[start : start + 2]
+        if not b"\r\n".startswith(ending):
+            raise HTTPError(400)
+        if len(ending) < 2:
+            return start
+        self.step = ChunkedBody._size_line
+        return start + 2
+
+    def _trailer(self, data: bytes | bytearray, start: int) -> int:
+        line = self._line(data, start, self.trailer_room, 431)
+        if not line:
+            return start
+        if not is_text(line):
+            raise HTTPError(400)
+        if line == b"\r\n":
+            self.complete = True
+        else:
+            self._count_trailer(line)
+        return start + len(line)
+
+    def _count_trailer(self, line: bytes) -> None:
+        parse_fields(["", line[:-2].decode("latin-1")])
+        self.trailers += 1
+        self.trailer_room -= len(line)
+        if self.trailers > MAX_FIELDS or self.trailer_room < 0:
+            raise HTTPError(431)
+
+
+class RequestReader:
+    """Turn the bytes of one connection into its requests, one at a time; it does no I/O and knows no clock.
+
+    `waiting` says what has begun and is not complete: "head", "body" or "" for neither.
+    """
+
+    __slots__ = ("blank_lines", "buffer", "checked", "max_body", "max_head", "pending", "searched", "waiting")
+
+    def __init__(self, max_head: int, max_body: int) -> None:
+        self.max_head, self.max_body = max_head, max_body
+        self.buffer: bytes | bytearray = b""  # what has arrived and belongs to no complete request
+        self.pending: tuple[Request, LengthBody | ChunkedBody] | None = None  # the request whose body is being read
+        self.waiting = ""
+        self.blank_lines = self.checked = self.searched = 0
+
+    def receive(self, data: bytes) -> Request | None:
+        """Add `data`; return the request that is complete now, or refused, or None while more has to come.
+
+        Call it with b"" for a further request in what has already arrived.
+        """
+        if self.buffer:
+            buffer = self.buffer
+            buffer += data  # in place where it is a bytearray
+        else:
+            buffer = data
+        try:
+            return self._read_head(buffer) if self.pending is None else self._read_body(buffer, *self.pending)
+        except HTTPError as error:
+            return self._refuse(error)
+
+    def give_up(self, status: int) -> Request | None:
+        """Return the refusal of a request that has begun and will not be completed, None where none has begun."""
+        return self._refuse(HTTPError(status)) if self.waiting else None
+
+    def _refuse(self, error: HTTPError) -> Request:
+        request = self.pending[0] if self.pending else refused(error)
+        request.refusal, request.keep_alive = error, False
+        self.pending, self.waiting, self.buffer = None, "", b""
+        return request
+
+    def _read_head(self, buffer: bytes | bytearray) -> Request | None:
+        if buffer[:1] in (b"\r", b"\n"):
+            buffer = self._skip_blank_lines(buffer)
+        end = buffer.find(b"\r\n\r\n", self.searched)
+        if end < 0 or end > MAX_LINE or end > self.max_head:
+            self._check_start(buffer, end)
+        if end < 0:
+            self._keep_head(buffer)
+            return None
+        request = parse_head(bytes(buffer[:end]))
+        if self.waiting or self.blank_lines:
+            self.waiting = ""
+            self.blank_lines = self.checked = self.searched = 0
+        rest = buffer[end + 4 :]
+        if request.length:
+            return self._begin_body(rest, request)
+        self.buffer = rest
+        return request
+
+    def _keep_head(self, buffer: bytes | bytearray) -> None:
+        """Keep an incomplete head in a buffer that grows in place, and where its search goes on: linear time, however it is sliced."""
+        self.buffer = bytearray(buffer) if type(buffer) is bytes else buffer
+        self.waiting = "head" if buffer else ""
+        self.searched = max(0, len(buffer) - 3)
+
+    def _skip_blank_lines(self, buffer: bytes | bytearray) -> bytes | bytearray:
+        while buffer[:2] == b"\r\n" and self.blank_lines < MAX_BLANK_LINES:
+            buffer, self.blank_lines = buffer[2:], self.blank_lines + 1
+        if buffer[:1] in (b"\r", b"\n") and buffer != b"\r":
+            raise HTTPError(400)
+        self.searched = 0
+        return buffer
+
+    def _check_start(self, buffer: bytes | bytearray, end: int) -> None:
+        """Refuse a head as soon as it cannot become a good one: what is wrong first decides, however it was sliced."""
+        line_end = buffer.find(b"\r\n", 0, MAX_LINE + 2)
+        limit, status = (MAX_LINE + 2, 414) if line_end < 0 else (self.max_head + 4, 431)
+        known = min(len(buffer) if end < 0 else end, limit)
+        if buffer[known - 1 : known] == b"\r":
+            known -= 1  # its LF may still come
+        if not is_text(buffer[self.checked : known]):
+            raise HTTPError(400)
+        if len(buffer) >= limit and not 0 <= end <= limit - 4:
+            raise HTTPError(status)
+        self.checked = known
+
+    def _begin_body(self, rest: bytes | bytearray, request: Request) -> Request | None:
+        length = request.length
+        if length > self.max_body:
+            request.refusal = HTTPError(413)
+        if request.refusal:  # while its body still arrives: what follows is not a request
+            self.pending = (request, LengthBody(0))
+            raise request.refusal
+        if 0 < length <= len(rest):  # all of it came with the head
+            request.body = bytes(rest[:length])
+            self.buffer = rest[length:]
+            return request
+        if rest:
+            request.expects_continue = False  # it did not wait
+        body = ChunkedBody(self.max_body, self.max_head) if length == CHUNKED else LengthBody(length)
+        self.pending = (request, body)
+        return self._read_body(rest, request, body)
+
+    def _read_body(self, buffer: bytes | bytearray, request: Request, body: LengthBody | ChunkedBody) -> Request | None:
+        taken = body.feed(buffer)
+        self.buffer = buffer[taken:]
+        if not body.complete:
+            self.waiting = "body"
+            return None
+        request.body = bytes(body.data)
+        self.pending, self.waiting = None, ""
+        return request
+
+    def wants_continue(self) -> bool:
+        """Tell, once, whether the peer waits for a 100 before it sends the body."""
+        if self.pending is None or not self.pending[0].expects_continue:
+            return False
+        self.pending[0].expects_continue = False
+        return True
+
+    @property
+    def received(self) -> int:
+        """Bytes of the current body that have arrived."""
+        return len(self.pending[1].data) if self.pending else 0
+
+
+# ---- 5. Request -> environ (PEP 3333) --------------------------------------------------------------------------------
+
+
+def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, Any]:
+    """Make what is the same in every environ of a server that listens on `host` and `port`."""
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_SOFTWARE": "of-python",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.multithread": multithread,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,  # the input ends with the body, also where no Content-Length says so
+    }
+
+
+def build_environ(request: Request, base: dict[str, Any], peer: str) -> dict[str, Any]:
+    """Convert a complete request to an environ: `base`, the request's own variables and its fields. Text is latin-1, as PEP 3333 has it."""
+    environ = base.copy()
+    environ.update(request.fields)
+    target = request.target
+    path, _, query = target.partition("?")
+    if path[0] != "/":
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    environ["REQUEST_METHOD"] = request.method
+    environ["REQUEST_URI"] = target
+    environ["PATH_INFO"] = percent_decoded(path) if "%" in path else path
+    environ["QUERY_STRING"] = query
+    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.modern else "HTTP/1.0"
+    environ["REMOTE_ADDR"] = peer
+    environ["wsgi.input"] = BytesIO(request.body)
+    environ["wsgi.errors"] = sys.stderr
+    if request.repeated:
+        environ["of_python.repeated"] = request.repeated
+    return environ
+
+
+def percent_decoded(path: str) -> str:
+    """Decode %XX in latin-1 text to latin-1 text."""
+    from urllib.parse import unquote_to_bytes  # 2 to 3 ms, and most paths need none of it
+
+    return unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
+# ---- 6. environ -> event and context: what the function sees ---------------------------------------------------------
+
+
+class lazy:
+    """An attribute computed by its method when it is first read, and then kept: what a function does not touch costs nothing."""
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = self.compute(instance)
+        setattr(instance, self.name, value)  # from now on found before this descriptor
+        return value
+
+
+class Body(bytes):
+    """A request's body: bytes in every respect, but `str()` and f-strings decode it."""
+
+    charset = "utf-8"
+
+    def __str__(self) -> str:
+        """Decode by the charset of Content-Type, else as UTF-8; bytes that are not valid are replaced."""
+        try:
+            return self.decode(self.charset, "replace")
+        except LookupError:  # no such charset
+            return self.decode("utf-8", "replace")
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+
+class Values(Mapping[str, str]):
+    """What Headers and Query have in common."""
+
+    def get(self, name: str, default: Any = None, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002 (Werkzeug's name)
+        """Return the value of `name`, converted by `type`; `default` where it is missing or does not convert (ValueError, TypeError)."""
+        if name not in self:
+            return default
+        try:
+            return type(self[name]) if type else self[name]
+        except (ValueError, TypeError):
+            return default
+
+
+class Headers(Values):
+    """The request's header fields by name, whatever its case; values are latin-1 text, as PEP 3333 has them."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: str) -> str:
+        value = self._environ.get(header_key(name))
+        if value is None:
+            raise Missing("header", name)
+        return str(value)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and header_key(name) in self._environ
+
+    def __iter__(self) -> Iterator[str]:
+        for key in self._environ:
+            if key.startswith("HTTP_"):
+                yield key[5:].replace("_", "-").title()
+            elif key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+                yield key.replace("_", "-").title()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def getlist(self, name: str) -> list[str]:
+        """Return the separate values of the fields called `name`, in order of arrival; an empty list where there is none."""
+        repeated = self._environ.get("of_python.repeated", {}).get(header_key(name))
+        if repeated:
+            return list(repeated)
+        return [self[name]] if name in self else []
+
+    def __repr__(self) -> str:
+        return f"Headers({dict(self)!r})"
+
+
+def header_key(name: str) -> str:
+    """Convert a header's name, in any case, to its environ key."""
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
+
+
+class Query(Values):
+    """Named text values in order of arrival, the first one of a name by `[...]`: query parameters, form fields, cookies."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]], what: str = "query parameter") -> None:
+        self._values: dict[str, list[str]] = {}
+        self._what = what
+        for name, value in pairs:
+            self._values.setdefault(name, []).append(value)
+
+    def __getitem__(self, name: str) -> str:
+        values = self._values.get(name)
+        if values is None:
+            raise Missing(self._what, name)
+        return values[0]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def getlist(self, name: str) -> list[str]:
+        """Return all values of `name`, in order of arrival; an empty list where there is none."""
+        return list(self._values.get(name, ()))
+
+    def to_dict(self, flat: bool = True) -> dict[str, Any]:
+        """Return a plain dict with the first value of each name, or with lists of all values where `flat` is false."""
+        return {name: values[0] if flat else list(values) for name, values in self._values.items()}
+
+    def __repr__(self) -> str:
+        return f"Query({self.to_dict(flat=False)!r})"
+
+
+def parse_query(text: str, what: str = "query parameter") -> Query:
+    """Convert `a=1&b=2` to its pairs: `+` and %XX decoded as UTF-8 with bad bytes replaced, blank values kept."""
+    if not text:
+        return Query((), what)
+    from urllib.parse import parse_qsl  # 2 to 3 ms, and many functions read no query
+
+    return Query(parse_qsl(text, keep_blank_values=True, errors="replace"), what)
+
+
+def parse_cookies(text: str) -> Query:
+    """Convert a Cookie header to its pairs (RFC 6265 §5.2: lenient); quotes around a value are removed."""
+    pairs = [cookie.partition("=") for cookie in text.split(";") if "=" in cookie]
+    return Query([(name.strip(" \t"), value.strip(' \t"')) for name, _, value in pairs], "cookie")
+
+
+def utf8(latin1: str) -> str:
+    """Convert text of an environ, latin-1 by PEP 3333, to the UTF-8 text that was meant; bad bytes are replaced."""
+    return latin1 if latin1.isascii() else latin1.encode("latin-1").decode("utf-8", "replace")
+
+
+def charset_of(content_type: str) -> str:
+    """Return the charset that a Content-Type names, else utf-8."""
+    _, found, value = content_type.lower().partition("charset=")
+    return value.partition(";")[0].strip(' \t"') if found else "utf-8"
+
+
+class Event:
+    """One call as the function sees it.
+
+    method: str, as sent. path: str, decoded, begins with `/`. raw_path, raw_query: str, exactly as sent. headers: Headers. query: Query.
+    body: Body. text: str. cookies: Query. stream: binary file. environ: the WSGI environ.
+    """
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self.environ = environ
+
+    @lazy
+    def method(self) -> str:
+        return str(self.environ["REQUEST_METHOD"])
+
+    @lazy
+    def path(self) -> str:
+        return utf8(self.environ.get("SCRIPT_NAME", "") + self.environ.get("PATH_INFO", "")) or "/"
+
+    @lazy
+    def raw_path(self) -> str:
+        return str(self._target).partition("?")[0]
+
+    @lazy
+    def raw_query(self) -> str:
+        return str(self.environ.get("QUERY_STRING", ""))
+
+    @lazy
+    def _target(self) -> str:
+        environ = self.environ
+        target = environ.get("REQUEST_URI") or environ.get("RAW_URI")  # not in PEP 3333, but most servers set one of them
+        if target is None:
+            from urllib.parse import quote
+
+            target = quote(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""), encoding="latin-1")
+        return str(target)
+
+    @lazy
+    def headers(self) -> Headers:
+        return Headers(self.environ)
+
+    @lazy
+    def query(self) -> Query:
+        return parse_query(self.raw_query)
+
+    @lazy
+    def cookies(self) -> Query:
+        return parse_cookies(self.environ.get("HTTP_COOKIE", ""))
+
+    @lazy
+    def body(self) -> Body:
+        body = Body(read_input(self.environ))
+        content_type = self.environ.get("CONTENT_TYPE", "")
+        if "charset" in content_type.lower():
+            body.charset = charset_of(content_type)
+        return body
+
+    @lazy
+    def text(self) -> str:
+        return str(self.body)
+
+    @lazy
+    def stream(self) -> BinaryIO:
+        return BytesIO(self.body)
+
+    def json(self) -> Any:
+        """Return the body as JSON, whatever its Content-Type; raise a 400 for one that is not."""
+        try:
+            return json_codec().decoder.decode(self.body.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise NotReadable(f"the body is not valid JSON: {clipped(str(error)).strip(chr(39))}") from None
+
+    def form(self) -> Query:
+        """Return the fields of an application/x-www-form-urlencoded body; raise a 415 for another Content-Type."""
+        content_type = self.environ.get("CONTENT_TYPE", "")
+        if content_type.partition(";")[0].strip(" \t").lower() != "application/x-www-form-urlencoded":
+            raise HTTPError(415, "this function takes a form: Content-Type: application/x-www-form-urlencoded\n", PLAIN)
+        return parse_query(self.body.decode("latin-1"), "form field")
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # what vars(event) shows; attributes live beside it
+        return {name: getattr(self, name) for name in ("body", "headers", "method", "query", "path")}
+
+    def __repr__(self) -> str:
+        return f"<Event {clipped(self.method)} {clipped(self._target)}>"
+
+
+def read_input(environ: dict[str, Any]) -> bytes:
+    """Read a request's whole body from an environ of any WSGI server."""
+    length = environ.get("CONTENT_LENGTH")
+    if length:
+        return bytes(environ["wsgi.input"].read(int(length)))
+    return bytes(environ["wsgi.input"].read()) if environ.get("wsgi.input_terminated") else b""
+
+
+class Site:
+    """What is the same in every call's context."""
+
+    def __init__(self, env: Mapping[str, str], exec_timeout: float | None) -> None:
+        self.env, self.exec_timeout = env, exec_timeout
+
+    @lazy
+    def hostname(self) -> str:
+        return self.env.get("HOSTNAME") or socket.gethostname()
+
+    @lazy
+    def function_name(self) -> str | None:
+        return self.env.get("OPENFAAS_NAME") or None
+
+    @lazy
+    def namespace(self) -> str | None:
+        return self.env.get("OPENFAAS_NAMESPACE") or read_text("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def read_text(path: str) -> str | None:
+    """Return a file's text without white space around it, None where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip() or None
+    except OSError:
+        return None
+
+
+class Context:
+    """Where and for how long a call runs.
+
+    hostname: str. function_name, namespace: str or None. call_id: str, also in the log and in the 500 that a caller sees.
+    deadline: end of this call's time on time.monotonic's clock in seconds, or None.
+    """
+
+    def __init__(self, site: Site, environ: dict[str, Any]) -> None:
+        self._site, self._environ = site, environ
+        self._started = time.monotonic() if site.exec_timeout else 0.0
+
+    @property
+    def hostname(self) -> str:
+        return str(self._site.hostname)
+
+    @property
+    def function_name(self) -> str | None:
+        name: str | None = self._site.function_name
+        return name
+
+    @property
+    def namespace(self) -> str | None:
+        namespace: str | None = self._site.namespace
+        return namespace
+
+    @lazy
+    def call_id(self) -> str:
+        return self._environ.get("HTTP_X_CALL_ID") or os.urandom(16).hex()
+
+    @lazy
+    def deadline(self) -> float | None:
+        if self._site.exec_timeout is None:
+            return None
+        try:  # of-watchdog ignores an X-Timeout that is malformed, or larger than its own
+            seconds = go_duration(self._environ.get("HTTP_X_TIMEOUT", ""))
+        except ValueError:
+            seconds = FOREVER
+        return float(self._started + min(seconds, self._site.exec_timeout))
+
+    def remaining(self) -> float | None:
+        """Return the seconds left of this call's time, below 0 once it is over; None where there is no limit."""
+        return None if self.deadline is None else float(self.deadline - time.monotonic())
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # what vars(context) shows
+        return {"hostname": self.hostname}
+
+    def __repr__(self) -> str:
+        return f"<Context {clipped(self.call_id)} on {self.hostname}>"
+
+
+# ---- 7. result -> Response: whatever handle returned -----------------------------------------------------------------
+
+HTML, BINARY, JSON, LINES = "text/html; charset=utf-8", "application/octet-stream", "application/json", "application/x-ndjson"
+ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"))
+# Fields that are the server's: those between two hops (RFC 9110 §7.6.1), the framing, and Date and Server
+OWN_FIELDS = frozenset(
+    ("content-length", "date", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "server", "te", "trailer",
+     "transfer-encoding", "upgrade")
+)  # fmt: skip
+JSON_TYPES: dict[str, Callable[[Any], Any]] = {
+    "datetime.datetime": lambda value: value.isoformat(),
+    "datetime.date": lambda value: value.isoformat(),
+    "datetime.time": lambda value: value.isoformat(),
+    "decimal.Decimal": str,
+    "uuid.UUID": str,
+    "enum.Enum": lambda value: value.value,
+    "builtins.set": list,
+    "builtins.frozenset": list,
+}
+
+
+class ResultError(TypeError):
+    """A result that cannot be sent; the message names the key and its value."""
+
+
+class Response:
+    """What will be sent: status, headers as pairs, and a body, bytes or a Stream."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: HeaderPairs, body: bytes | Stream) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+
+def to_response(result: Any) -> Response:
+    """Convert whatever `handle` returned to a Response; raise ResultError, or what a stream's first item raises, if that cannot be."""
+    if isinstance(result, dict):
+        others = result.keys() - ENVELOPE
+        if result and (not others or "statusCode" in result or "status_code" in result):
+            return from_envelope(result, others)
+        return Response(200, [("Content-Type", JSON)], encode_json(result))
+    if result is None:
+        return Response(204, [], b"")
+    if type(result) is tuple:  # a named tuple is JSON
+        return from_tuple(result)
+    return from_parts(200, (), result)
+
+
+def from_envelope(envelope: dict[Any, Any], others: set[Any]) -> Response:
+    """Convert an envelope, in the older or the newer spelling, with its `others`, the keys of neither; the newer spelling wins."""
+    if "body" in envelope:
+        body = envelope["body"]
+    elif "response" in envelope:
+        body = envelope["response"]
+    else:  # beside a status they are the body: no content is lost by accident
+        body = {key: value for key, value in envelope.items() if key in others} if others else None
+        others = set()
+    if others:
+        warn_once(f"the result has keys beside its body, which are not sent: {clipped(sorted(map(str, others)))}")
+    status = envelope["statusCode"] if "statusCode" in envelope else envelope.get("status_code", 200)
+    return from_parts(status, envelope.get("headers") or (), body)
+
+
+def from_tuple(result: tuple[Any, ...]) -> Response:
+    """Convert (body, status), (body, headers) or (body, status, headers)."""
+    if len(result) == 3:
+        return from_parts(result[1], result[2], result[0])
+    if len(result) != 2:
+        raise ResultError(f"a tuple of {len(result)} is no result: return (body, status), (body, headers) or (body, status, headers)")
+    body, second = result
+    return from_parts(200, second, body) if isinstance(second, (list, Mapping)) else from_parts(second, (), body)
+
+
+def from_parts(status: Any, headers: Any, body: Any) -> Response:
+    """Put a response together: the function's own Content-Type wins, and a body where none is allowed is dropped with a warning."""
+    code = to_status(status)
+    pairs = to_pairs(headers) if headers else []
+    content, kind = encode_body(body)
+    if code in (204, 304) and content != b"":
+        warn_once(f"a body with status {code} is not sent")
+        if isinstance(content, Stream):
+            content.close()
+        content, kind = b"", None
+    if kind and not (pairs and any(name.lower() == "content-type" for name, _ in pairs)):
+        pairs.insert(0, ("Content-Type", kind))
+    return Response(code, pairs, content)
+
+
+def to_status(status: Any) -> int:
+    """Check a status: 200 to 599 as int, http.HTTPStatus or three digits of text (1xx would hang of-watchdog's caller)."""
+    code = status
+    if isinstance(status, str) and re.fullmatch("[0-9]{3}", status):
+        code = int(status)
+    if not isinstance(code, int) or isinstance(code, bool) or not 200 <= code <= 599:
+        raise ResultError(f"status {clipped(status)} cannot be sent: it takes a number from 200 to 599")
+    return int(code)
+
+
+def to_pairs(headers: Any) -> HeaderPairs:
+    """Convert the function's headers to pairs of text, one for each field, without those that are the server's; check each."""
+    try:
+        items = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except (TypeError, ValueError):
+        raise ResultError(f"headers {clipped(headers)} cannot be sent: they take a dict or a list of (name, value)") from None
+    pairs = []
+    for name, value in items:
+        for single in value if isinstance(value, (list, tuple)) else (value,):
+            text = str(single) if type(single) is int else single
+            field_line(name, text)
+            if name.lower() not in OWN_FIELDS and (name.lower() != "connection" or text.lower() == "close"):
+                pairs.append((name, text))
+    return pairs
+
+
+def encode_body(body: Any) -> tuple[bytes | Stream, str | None]:
+    """Convert a body to its bytes, or to a stream, and its Content-Type: the common types first."""
+    kind = type(body)
+    if kind is dict or kind is list:
+        return encode_json(body), JSON
+    if kind is str:
+        return encode_text(body), HTML
+    if kind is bytes:
+        return body, BINARY
+    if body is None:
+        return b"", None
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body), BINARY
+    if isinstance(body, str) and not is_enum(body):
+        return encode_text(body), HTML
+    if isinstance(body, BaseException):  # seen in the wild: {"statusCode": 500, "body": error}
+        return encode_text(str(body)), HTML
+    if hasattr(body, "read"):
+        return open_stream(file_pieces(body))
+    if hasattr(body, "__next__"):
+        return open_stream(body)
+    return encode_json(body), JSON
+
+
+def is_enum(value: object) -> bool:
+    """Tell whether a text or number is a member of an Enum."""
+    return any(cls.__module__ == "enum" for cls in type(value).__mro__)
+
+
+def encode_text(text: str) -> bytes:
+    """Convert text to UTF-8; raise ResultError for text that has none."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ResultError(f"body {clipped(text)} is not valid Unicode: {error.reason} at {error.start}") from None
+
+
+class Codec:
+    """The JSON encoder and decoder, made once."""
+
+    def __init__(self) -> None:
+        from json import JSONDecoder, JSONEncoder  # 1 to 3 ms, and it is needed with the first JSON only
+
+        self.encoder = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=json_default)
+        self.decoder = JSONDecoder(parse_constant=not_json)
+
+
+CODEC: list[Codec] = []
+
+
+def json_codec() -> Codec:
+    """Return the process's Codec."""
+    if not CODEC:
+        CODEC.append(Codec())
+    return CODEC[0]
+
+
+def not_json(constant: str) -> NoReturn:
+    """Refuse NaN and infinity, which are no JSON (RFC 8259 §6)."""
+    raise ValueError(f"{constant} is not JSON")
+
+
+def encode_json(value: Any) -> bytes:
+    """Convert a value to JSON in UTF-8, unescaped; raise ResultError for what JSON cannot say."""
+    try:
+        return json_codec().encoder.encode(value).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ResultError(f"body {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}") from None
+
+
+def json_default(value: Any) -> Any:
+    """Convert what the json module does not know: dates, decimals, sets, dataclasses and the like. Their modules are not imported for it."""
+    for cls in type(value).__mro__:
+        convert = JSON_TYPES.get(f"{cls.__module__}.{cls.__qualname__}")
+        if convert:
+            return convert(value)
+    if hasattr(type(value), "__dataclass_fields__"):
+        import dataclasses  # loaded already: the function has a dataclass
+
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    raise TypeError(f"{type(value).__name__} is not a type that JSON knows")
+
+
+class Stream:
+    """A body that is sent as it comes. Its first item is taken at once, so that an early error can still choose the status."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self.items = items
+        self.failed: Callable[[], object] = bool  # called when an item raises, before the exception goes on
+        self.first: list[bytes] = []
+        self.kind = BINARY
+        for item in items:
+            encoded, self.kind = encode_item(item)
+            self.first.append(encoded)
+            break
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.first
+        try:
+            for item in self.items:
+                yield encode_item(item)[0]
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.failed()
+            raise StreamFailed("a stream failed after its first item") from error
+
+    def close(self) -> None:
+        """Close the generator or file behind it."""
+        close = getattr(self.items, "close", None)
+        if close:
+            close()
+
+
+class StreamFailed(Exception):
+    """A stream failed after its first item, and the log has it already: the server can only cut the response."""
+
+
+def open_stream(items: Iterator[Any]) -> tuple[Stream, str]:
+    """Begin a stream; return it with the Content-Type of its first item."""
+    stream = Stream(items)
+    return stream, stream.kind
+
+
+def encode_item(item: Any) -> tuple[bytes, str]:
+    """Convert one item of a stream to bytes and the Content-Type that it would give the stream."""
+    if isinstance(item, (dict, list)):
+        return encode_json(item) + b"\n", LINES
+    if isinstance(item, str):
+        return encode_text(item), HTML
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return bytes(item), BINARY
+    raise ResultError(f"a stream's item {clipped(item)} of type {type(item).__name__} cannot be sent: it takes str, bytes, dict or list")
+
+
+def file_pieces(file: Any) -> Iterator[Any]:
+    """Yield an open file's content in pieces, then close it."""
+    try:
+        while piece := file.read(PIECE):
+            yield piece
+    finally:
+        if hasattr(file, "close"):
+            file.close()
+
+
+FIELD_LINES: dict[tuple[str, str], bytes] = {}  # headers sent before -> their lines: 0.1 instead of 1 µs
+is_field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110 §5.5
+
+
+def field_line(name: str, value: str) -> bytes:
+    """Convert a header to its line, CRLF included; raise ResultError, which names it, for one that would break the response."""
+    line = FIELD_LINES.get((name, value)) if type(name) is str is type(value) else None
+    if line is not None:
+        return line
+    if not isinstance(name, str) or not is_token(name):
+        raise ResultError(f"header name {clipped(name)} cannot be sent: it takes letters, digits and - (RFC 9110 §5.6.2)")
+    if not isinstance(value, str) or not is_field_value(value):
+        raise ResultError(f"header {name} with value {clipped(value)} cannot be sent: it takes latin-1 text without control characters")
+    line = f"{name}: {value}\r\n".encode("latin-1")
+    if len(FIELD_LINES) < MAX_NAMES and len(line) <= 128:
+        FIELD_LINES[name, value] = line
+    return line
+
+
+# ---- 8. Application: environ -> event -> handle -> Response ----------------------------------------------------------
+
+
+def log(text: str) -> None:
+    """Write one record to the log, which is stderr, as one write; a log that cannot be written stops nobody."""
+    try:
+        sys.stderr.write(text if text.endswith("\n") else text + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):  # a broken pipe, a full disk, a closed file
+        pass
+
+
+WARNED: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    """Log a warning, once a process for each distinct message."""
+    if message not in WARNED and len(WARNED) < MAX_NAMES:
+        WARNED.add(message)
+        log(f"WARNING {message}")
+
+
+def format_traceback(error: BaseException, skip: int = 0) -> str:
+    """Convert an exception to its traceback's text, without the outermost `skip` frames, which are this module's own."""
+    from traceback import format_exception  # 5 ms, and a function that works needs none of it
+
+    frames = error.__traceback__
+    for _ in range(skip):
+        frames = frames.tb_next if frames and frames.tb_next else frames
+    return "".join(format_exception(type(error), error, frames))
+
+
+class Application:
+    """A WSGI application (PEP 3333) that calls one function's `handle`; it runs under any WSGI server.
+
+    Arguments: handle, the function's entry point; settings, by default those of `os.environ`; env, for the context, by default `os.environ`.
+    """
+
+    def __init__(self, handle: Callable[[Any, Any], Any], settings: Settings | None = None, env: Mapping[str, str] | None = None) -> None:
+        env = os.environ if env is None else env
+        settings = settings or Settings.from_env(env)
+        self.handle, self.debug = handle, settings.debug
+        self.site = Site(env, settings.exec_timeout)
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        event, context = Event(environ), Context(self.site, environ)
+        try:
+            result = self.handle(event, context)
+            if callable(result):  # a WSGI response object
+                return result(environ, start_response)  # type: ignore[no-any-return]
+            response = to_response(result)
+        except BaseException as error:  # SystemExit too: a function's sys.exit ends its call, not the server
+            response = self._failure(error, event, context)
+        body = response.body
+        start_response(status_line(response.status), response.headers)
+        if isinstance(body, bytes):
+            return [body]
+        body.failed = lambda: self._report(sys.exception(), event, context, 0)
+        return body
+
+    def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
+        """Convert what `handle` raised to a response: an HTTPError's own, else a 500 with a record in the log."""
+        if isinstance(error, HTTPError):
+            try:
+                return from_error(error)
+            except Exception as second:
+                error = second
+        trace = self._report(error, event, context, 1)
+        text = f"Internal Server Error\ncall id: {clipped(context.call_id).strip(chr(39))}\n"
+        return Response(500, PLAIN[:], (text + trace if self.debug else text).encode("utf-8", "replace"))
+
+    def _report(self, error: BaseException | None, event: Event, context: Context, skip: int) -> str:
+        """Log a failed call as one record; return its traceback."""
+        trace = format_traceback(error, skip) if error else ""
+        log(f"ERROR call {clipped(context.call_id)} {clipped(event.method)} {clipped(event._target, 1000)} failed\n{trace}")
+        return trace
+
+
+def from_error(error: HTTPError) -> Response:
+    """Convert an HTTPError to the response of the same envelope; without a body, the status's own phrase as text/plain."""
+    response = from_parts(error.status, error.headers, error.body)
+    if error.body is None and response.status not in (204, 304):
+        response.body = (status_line(response.status)[4:] + "\n").encode()
+        given = {name.lower() for name, _ in response.headers}
+        response.headers += [pair for pair in PLAIN if pair[0].lower() not in given]
+    return response
+
+
+def load_function(target: str = "") -> Callable[[Any, Any], Any]:
+    """Import the function's module and return its `handle`.
+
+    Argument: target, a file, a folder that holds `handler.py`, or `module:function`; by default the folder `handler` beside this module.
+    Raises SettingsError where target does not exist, LoadError where the module has no such entry point, and what the import raises.
+    """
+    target = target or os.path.join(os.path.dirname(os.path.abspath(__file__)), "handler")
+    if os.path.isdir(target):
+        return entry_point(import_file(os.path.join(target, "handler.py")), "handle")
+    if os.path.isfile(target):
+        return entry_point(import_file(target), "handle")
+    module, colon, name = target.partition(":")
+    if not colon or not name.isidentifier():
+        raise SettingsError(f"TARGET {clipped(target)} does not exist: it takes a file, a folder with handler.py, or module:function")
+    sys.path.insert(0, os.getcwd())
+    from importlib import import_module
+
+    return entry_point(import_module(module), name)
+
+
+class LoadError(Exception):
+    """The function's module has no entry point."""
+
+
+def import_file(path: str) -> ModuleType:
+    """Import a function's file as a module of the package `function`: `from .mod import x`, `from function import x` and `import mod` work in it."""
+    path = os.path.abspath(path)
+    folder, file = os.path.split(path)
+    if not os.path.isfile(path):
+        raise SettingsError(f"TARGET {clipped(folder)} holds no {file}")
+    from importlib import import_module
+
+    package = type(sys)("function")
+    package.__path__, package.__file__ = [folder], os.path.join(folder, "__init__.py")
+    sys.path.insert(0, folder)
+    sys.modules["function"] = package
+    if os.path.isfile(package.__file__):
+        with open(package.__file__, "rb") as source:
+            exec(compile(source.read(), package.__file__, "exec"), package.__dict__)  # noqa: S102 (what an import does)
+    module = import_module("function." + file.removesuffix(".py"))
+    sys.modules.setdefault(file.removesuffix(".py"), module)  # for `import handler`: one module, never two copies
+    return module
+
+
+def entry_point(module: ModuleType, name: str) -> Callable[[Any, Any], Any]:
+    """Return what `module` calls `name`; raise LoadError, which lists what it does define, where that is not a function."""
+    handle = getattr(module, name, None)
+    if callable(handle):
+        return handle  # type: ignore[no-any-return]
+    defined = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
+    raise LoadError(f"{module.__file__} defines no function {name}(event, context); it defines: {', '.join(defined) or 'none'}")
+
+
+def make_application(target: str = "") -> Application:
+    """Make the application for another WSGI server: `waitress-serve --call watchdog_app:make_application`."""
+    return Application(load_function(target))
+
+
+# ---- 9. Response -> bytes: one exchange ------------------------------------------------------------------------------
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+STATUS_BYTES: dict[str, bytes] = {}  # checked before
+is_status = re.compile(r"[2-5][0-9]{2} [\t\x20-\x7e\x80-\xff]*").fullmatch
+BODILESS = (b"204", b"304")  # statuses without a body (RFC 9110 §6.4.1); those of 1xx cannot be sent at all
+OTHER, OWN, LENGTH, CONNECTION = range(4)
+FIELD_KINDS = {**dict.fromkeys(OWN_FIELDS, OWN), "content-length": LENGTH, "connection": CONNECTION}
+
+
+def status_bytes(status: str) -> bytes:
+    """Convert the text of a status line to its bytes; raise ResultError for one that would break the response."""
+    line = STATUS_BYTES.get(status) if type(status) is str else None
+    if line is None:
+        if type(status) is not str or not is_status(status):
+            raise ResultError(f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase")
+        line = status.encode("latin-1")
+        if len(STATUS_BYTES) < MAX_NAMES:
+            STATUS_BYTES[status] = line
+    return line
+
+
+class Disconnected(Exception):
+    """The peer has gone, or takes nothing any more; nobody is to blame."""
+
+
+class Clock:
+    """The Date and Server lines of a response, made once a second."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self.now, self.second, self.lines = now, -1, b""
+
+    def fields(self) -> bytes:
+        second = int(self.now())
+        if second != self.second:
+            self.lines = f"Date: {format_date_time(second)}\r\nServer: of-python\r\n".encode("latin-1")
+            self.second = second
+        return self.lines
+
+
+class Exchange(BaseHandler):
+    """Run a WSGI application for one request and send its response: the last gate before the wire.
+
+    Arguments: request; base, the server's part of the environ; transport, the connection that sends (`send` at once, keeping what does not
+    fit, and `send_all`, which waits for its peer); date, the Date and Server lines; closing, whether the connection ends with this response;
+    before_stream, called with the transport before the first wait.
+    """
+
+    http_version = "1.1"  # the default is 1.0
+    server_software = "of-python"
+    os_environ: dict[str, str] = {}  # noqa: RUF012 (the default is a copy of os.environ, which is none of the application's business)
+    wsgi_file_wrapper = None
+    error_headers: HeaderPairs = PLAIN
+    status: str | None
+    headers_sent: bool
+    bytes_sent: int
+    error_body = b"Internal Server Error\n"
+
+    def __init__(
+        self,
+        request: Request,
+        base: dict[str, Any],
+        transport: Connection,
+        date: bytes,
+        closing: bool = False,
+        before_stream: Callable[[Any], object] = bool,
+    ) -> None:
+        self.request, self.base, self.transport, self.date = request, base, transport, date
+        self.keep_alive = request.keep_alive and not closing
+        self.before_stream = before_stream
+        self.cut = False  # whether the response, or the connection, ended before its time
+        self.status_bytes = b""
+        self.lines: list[bytes] = []  # of the header fields, checked
+        self.length: int | None = None  # as the application declared it
+        self.chunked = False
+
+    def run(self, application: WSGIApplication) -> None:
+        """Run `application`. The default takes any ConnectionError for the caller's; here one that the application raises is its own failure."""
+        try:
+            self.setup_environ()
+            self.result = application(self.environ, self.start_response)
+            self.finish_response()
+        except Disconnected:
+            self.give_up()
+        except BaseException:
+            try:
+                self.handle_error()
+            except BaseException:  # an error in answering an error: nothing is left to say
+                self.give_up()
+
+    def setup_environ(self) -> None:
+        """Make the environ from the request. The default builds it again for each from many calls."""
+        self.environ = build_environ(self.request, self.base, self.transport.peer)
+
+    def give_up(self) -> None:
+        """End without the rest of the response."""
+        self.cut = True
+        self.close()
+
+    def close(self) -> None:
+        """Close the result. The default lets an error of that escape."""
+        try:
+            super().close()
+        except BaseException:
+            self.log_exception(sys.exc_info())
+
+    def start_response(self, status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:  # type: ignore[override]
+        """Take status and headers (PEP 3333), and check each: the default does so by assert only, and lets CR and LF pass."""
+        if exc_info:
+            if self.headers_sent:
+                raise exc_info[1].with_traceback(exc_info[2])
+        elif self.status is not None:
+            raise RuntimeError("start_response was called twice")
+        self.status_bytes = status_bytes(status)
+        self.lines, self.length = [], None
+        for name, value in headers:
+            line = field_line(name, value)
+            kind = FIELD_KINDS.get(name.lower(), OTHER)
+            if kind == OTHER:
+                self.lines.append(line)
+            else:
+                self._own_field(kind, value)
+        self.status = status
+        return self.write
+
+    def _own_field(self, kind: int, value: str) -> None:
+        """Note what the application says of the fields that are the server's."""
+        if kind == LENGTH:
+            if not re.fullmatch("[0-9]{1,19}", value):
+                raise ResultError(f"header Content-Length with value {clipped(value)} cannot be sent: it takes a number")
+            self.length = int(value)
+        elif kind == CONNECTION and value.lower() == "close":
+            self.keep_alive = False
+
+    def finish_response(self) -> None:
+        """Send the result: one whose items are all there as one whole, with its head in one send; any other as a stream.
+
+        The default writes the head and each item by themselves.
+        """
+        if type(self.result) is not list or self.headers_sent:
+            self._send_stream()
+        else:
+            body = b"".join(self.result)
+            head = self._whole_head(len(body))
+            self.headers_sent = True
+            self.transport.send(head if self._bodiless() else head + body)
+        self.close()
+
+    def _bodiless(self) -> bool:
+        return self.request.method == "HEAD" or self.status_bytes[:3] in BODILESS
+
+    def _whole_head(self, length: int) -> bytes:
+        if self.status is None:
+            raise RuntimeError("the application did not call start_response")
+        if self.length is not None and self.length != length:
+            if not self._bodiless():
+                raise ResultError(f"header Content-Length with value {self.length} cannot be sent: the body has {length} bytes")
+            length = self.length
+        return self._head(b"" if self.status_bytes[:3] in BODILESS else b"Content-Length: %d\r\n" % length)
+
+    def _head(self, framing: bytes) -> bytes:
+        return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (self.status_bytes, self.date, b"".join(self.lines), framing, self._connection())
+
+    def _connection(self) -> bytes:
+        if not self.keep_alive:
+            return b"Connection: close\r\n"
+        return b"" if self.request.modern else b"Connection: keep-alive\r\n"
+
+    def _send_stream(self) -> None:
+        self.before_stream(self.transport)
+        for item in self.result or ():
+            self.write(item)
+            if self._bodiless():
+                break
+        if not self.headers_sent:
+            self.write(b"")
+        if self.chunked:
+            self._write(b"0\r\n\r\n")
+        elif self.length is not None and self.bytes_sent < self.length and not self._bodiless():
+            raise ResultError(f"header Content-Length promised {self.length} bytes, and the body ended after {self.bytes_sent}")
+
+    def write(self, data: bytes) -> None:
+        """Send one item of a stream, before the first the head (PEP 3333). The default knows no framing but Content-Length."""
+        if type(data) is not bytes:
+            raise ResultError(f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes")
+        head = b"" if self.headers_sent else self._stream_head()
+        self.headers_sent = True
+        self.bytes_sent += len(data)
+        if self._bodiless():
+            data = b""
+        elif self.chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        elif self.length is not None and self.bytes_sent > self.length:
+            raise ResultError(f"header Content-Length promised {self.length} bytes, and the body has more")
+        if head or data:
+            self._write(head + data)
+
+    def _stream_head(self) -> bytes:
+        if self.status is None:
+            raise RuntimeError("the application did not call start_response before its first item")
+        if self.length is not None:
+            return self._head(b"Content-Length: %d\r\n" % self.length)
+        if self.status_bytes[:3] in BODILESS:
+            return self._head(b"")
+        self.chunked = self.request.modern and self.request.method != "HEAD"
+        self.keep_alive = self.keep_alive and self.request.modern  # to HTTP/1.0 the end of a stream is the connection's
+        return self._head(b"Transfer-Encoding: chunked\r\n" if self.request.modern else b"")
+
+    def handle_error(self) -> None:
+        """Log the error and answer 500, or cut the response that has begun: the default leaves it looking complete."""
+        error = sys.exception()
+        if not isinstance(error, StreamFailed):  # the application has logged that one
+            self.log_exception(sys.exc_info())
+        begun = self.headers_sent
+        self.close()
+        if begun:
+            self.cut = True
+        else:
+            self.result = self.error_output(self.environ, self.start_response)
+            self.finish_response()
+
+    def get_stdin(self) -> BinaryIO:
+        """Return wsgi.input; the environ has it already."""
+        return self.environ["wsgi.input"]  # type: ignore[no-any-return]
+
+    def get_stderr(self) -> Any:
+        """Return wsgi.errors; the environ has it already."""
+        return self.environ["wsgi.errors"]
+
+    def add_cgi_vars(self) -> None:
+        """Do nothing: the environ has them already."""
+
+    def _write(self, data: bytes) -> None:
+        self.transport.send_all(data)
+
+    def _flush(self) -> None:
+        """Do nothing: what is written is sent."""
+
+    def log_exception(self, exc_info: Any) -> None:
+        """Log one record. The default writes it in many pieces."""
+        log(f"ERROR {clipped(self.request.method)} {clipped(self.request.target, 1000)} failed\n{format_traceback(exc_info[1])}")
+
+
+def refusal_application(error: HTTPError) -> WSGIApplication:
+    """Make the application that answers with a refusal: fixed text, nothing of the request in it, by the same path as any answer."""
+
+    def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        line = status_line(error.status)
+        start_response(line, PLAIN[:])
+        return [line[4:].encode("latin-1") + b"\n"]
+
+    return application
+
+
+# ---- 10. Server: sockets, selector and threads -----------------------------------------------------------------------
+#
+# One thread holds the lead: it polls the selector, accepts, collects requests, and runs a complete one in place, because handing a call
+# to another thread costs two switches under the GIL. The lead changes hands only when a call may block: before a call that is expected
+# to (by the average of its like), before a response that waits for its peer, and, by the monitor, when a call in place is stuck.
+#
+# Invariants. A connection has one owner: the selector (and so the leader) where its `mask` is not 0, else the one thread that runs it.
+# No thread polls without the lead. Whoever gives the lead away takes the connection in hand off the selector under the same lock, and
+# only a thread that is there to take the lead gets it: it is never lost. A leader with no possible successor runs no call; it queues it.
+
+IN, OUT = select.EPOLLIN, select.EPOLLOUT
+
+
+class Connection:
+    """One socket: its reader, what is still to be sent, and until when it may wait for its peer."""
+
+    __slots__ = ("aborted", "closing", "deadline", "discarded", "fd", "fresh", "mask", "out", "patience", "peer", "reader", "request",
+                 "since", "sock", "stage")  # fmt: skip
+
+    def __init__(self, sock: socket.socket, peer: str, reader: RequestReader, patience: float) -> None:
+        self.sock, self.fd, self.peer, self.reader = sock, sock.fileno(), peer, reader
+        self.patience = patience  # seconds without progress on what is sent
+        self.mask = 0  # what the selector watches it for; 0 while a thread owns it
+        self.out: bytes | memoryview = b""  # what the kernel did not take yet
+        self.request: Request | None = None  # complete, and not begun
+        self.stage, self.since = "", 0.0  # what is being read, "head" or "body", and when it began
+        self.deadline = FOREVER
+        self.closing = False  # no more requests; with nothing left to send: discard until the peer has gone
+        self.aborted = False  # to be closed at once
+        self.fresh = True  # no request has come yet
+        self.discarded = 0
+
+    def is_idle(self) -> bool:
+        """Tell whether the peer has all that it asked for and may ask for more: the state after most exchanges."""
+        return not (self.out or self.closing or self.aborted or self.reader.buffer or self.stage)
+
+    def receive(self) -> bytes | None:
+        """Return what has arrived, b"" at the peer's end, None if there is nothing yet or the connection is lost."""
+        try:
+            return self.sock.recv(RECEIVE)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self.aborted = True
+            return None
+
+    def send(self, data: bytes) -> None:
+        """Send what the kernel takes at once, and keep the rest for the selector."""
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise Disconnected from error
+        if sent < len(data):
+            self.out = memoryview(data)[sent:]
+
+    def send_all(self, data: bytes) -> None:
+        """Send all of it and wait for the peer where need be, at most `patience` seconds for each bit of progress."""
+        self.send(data)
+        while self.out:
+            waiter = select.poll()
+            waiter.register(self.fd, select.POLLOUT)
+            if not waiter.poll(min(self.patience, 86400) * 1000):
+                self.out = b""
+                raise Disconnected
+            self.send_rest()
+
+    def send_rest(self) -> None:
+        """Go on sending what is left."""
+        try:
+            self.out = self.out[self.sock.send(self.out) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.out = b""
+            raise Disconnected from error
+
+    def abort(self, visibly: bool) -> None:
+        """Let the connection be closed at once, by a reset if its end would else pass for the response's."""
+        self.aborted = True
+        if visibly:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            except OSError:
+                pass
+
+
+class Worker:
+    """A thread that can hold the lead, and the lock that it parks on (an Event costs three times as much)."""
+
+    __slots__ = ("wake",)
+
+    def __init__(self) -> None:
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+
+class Expectation:
+    """How long calls take, to tell those that will block: a moving average of all and, once one was slow, of each path."""
+
+    def __init__(self) -> None:
+        self.average = 0.0
+        self.paths: dict[str, float] = {}
+
+    def blocks(self, target: str) -> bool:
+        """Tell whether a call to `target` is expected to take more than SLOW."""
+        if not self.paths:
+            return False
+        return self.paths.get(target.partition("?")[0], self.average) > SLOW
+
+    def note(self, target: str, seconds: float) -> None:
+        """Take a call's wall time into the averages."""
+        sample = seconds if seconds < SAMPLE_LIMIT else SAMPLE_LIMIT
+        self.average += (sample - self.average) * WEIGHT
+        if self.paths or sample > SLOW:
+            self._note_path(target.partition("?")[0], sample)
+
+    def _note_path(self, path: str, sample: float) -> None:
+        paths = self.paths
+        average = paths.get(path, 0.0)
+        if path in paths or len(paths) < MAX_NAMES:
+            paths[path] = average + (sample - average) * WEIGHT
+
+
+class Server:
+    """A WSGI server: it listens, reads requests, runs `application` for each, and sends its responses.
+
+    Arguments: listener, a bound and listening socket; application, any WSGI application; settings; clock, in seconds, for all its deadlines.
+    """
+
+    def __init__(
+        self, listener: socket.socket, application: WSGIApplication, settings: Settings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.listener, self.application, self.settings, self.clock = listener, application, settings, clock
+        listener.setblocking(False)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
+        self.base = base_environ(*listener.getsockname()[:2])
+        self.date = Clock()
+        self.keep_alive = settings.keep_alive
+        self.epoll = select.epoll()
+        self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the leader's poll
+        self.connections: dict[int, Connection] = {}
+        self.callbacks: dict[int, Callable[[], object]] = {listener.fileno(): self._accept, self.waker: self._woken}
+        for fd in self.callbacks:
+            self.epoll.register(fd, IN)
+        # the lead, under the lock
+        self.lock = threading.Lock()
+        self.leader: Worker | None = None
+        self.parked: list[Worker] = []
+        self.workers = 0
+        self.queue: deque[Connection] = deque()  # with a request that waits for a thread
+        self.current: Connection | None = None  # whose call the leader runs in place
+        self.current_since = 0.0
+        # the leader's own
+        self.ready: deque[tuple[int, int]] = deque()  # polled and not yet served; moves with the lead
+        self.next_sweep = FOREVER
+        self.paused = False  # not accepting for a while
+        # the monitor's
+        self.expectation = Expectation()
+        self.calls = self.calls_seen = self.looks = 0
+        self.alarm = threading.Lock()
+        self.alarm.acquire()
+        self.resting = False
+        # the end
+        self.closing = False  # each response ends its connection
+        self.draining = self.stopped = False
+        self.fault: Exception | None = None  # why the server stopped by itself
+
+    # -- the lead --
+
+    def start(self) -> None:
+        """Start the first thread, and with it serving."""
+        with self.lock:
+            leader = self._successor()
+            if leader is None:
+                raise RuntimeError("no thread can be started")
+            self.leader = leader
+            leader.wake.release()
+
+    def _successor(self) -> Worker | None:
+        """Return a parked thread, or a new one, None where there can be no more. The lock is held."""
+        if self.parked:
+            return self.parked.pop()
+        if self.workers > self.settings.threads:  # those that may block, and one to lead
+            return None
+        worker = Worker()
+        try:
+            threading.Thread(target=self._work, args=(worker,), name=f"call-{self.workers + 1}", daemon=True).start()
+        except RuntimeError:  # the system allows no more
+            return None
+        self.workers += 1
+        return worker
+
+    def _hand_over(self, connection: Connection) -> bool:
+        """Give the lead away and `connection` to the thread that had it; return whether there was a successor. The lock is held."""
+        successor = self._successor()
+        if successor is None:
+            return False
+        self._unwatch(connection)
+        self.current = None
+        self.leader = successor
+        successor.wake.release()
+        return True
+
+    def _work(self, me: Worker) -> None:
+        """Live as a thread: lead, or run what is queued, or park; end after some seconds without work."""
+        me.wake.acquire()
+        while not self.stopped:
+            if self.leader is me:
+                self._lead(me)
+            elif connection := self._queued_or_park(me):
+                self._own(connection)
+            elif not me.wake.acquire(timeout=PARKED_SECONDS) and self._retires(me):
+                break
+        with self.lock:
+            self.workers -= 1
+
+    def _queued_or_park(self, me: Worker) -> Connection | None:
+        with self.lock:
+            if self.queue:
+                return self.queue.popleft()
+            if self.stopped:
+                me.wake.release()
+            else:
+                self.parked.append(me)
+            return None
+
+    def _retires(self, me: Worker) -> bool:
+        with self.lock:
+            if me in self.parked:
+                self.parked.remove(me)
+                return True
+        me.wake.acquire()  # chosen in this very moment: the lead is on its way
+        return False
+
+    def _lead(self, me: Worker) -> None:
+        """Serve what the selector reports, as long as the lead is mine."""
+        ready, connections = self.ready, self.connections
+        while self.leader is me and not self.stopped:
+            if not ready:
+                self._poll()
+                continue
+            fd, events = ready.popleft()
+            connection = connections.get(fd)
+            try:
+                if connection is not None:
+                    if connection.mask:
+                        self._attend(me, connection, events)
+                elif fd in self.callbacks:
+                    self.callbacks[fd]()
+            except BaseException as error:  # a fault of this module: it costs this connection, never the lead
+                log(f"ERROR the server failed\n{format_traceback(error)}")
+                if connection is not None:
+                    self._close(connection)
+
+    def _poll(self) -> None:
+        wait = self.next_sweep - self.clock()
+        if self.draining:
+            wait = min(wait, DRAIN_LOOK)
+        try:
+            self.ready.extend(self.epoll.poll(None if wait == FOREVER else max(wait, 0.0)))
+        except (OSError, ValueError) as error:  # the function has closed a descriptor that is not its own
+            self.fault, self.stopped = error, True
+            return self.wake()
+        if self.next_sweep != FOREVER and self.clock() >= self.next_sweep:
+            self._sweep(self.clock())
+        if self.draining and not self.ready:
+            self._drain()
+
+    def _attend(self, me: Worker, connection: Connection, events: int) -> None:
+        """As leader: do what `connection` is ready for, and run the exchange that this completes."""
+        if connection.out:
+            return self._flush(connection)
+        if connection.closing:
+            return self._discard(connection)
+        request = self._read(connection) if events else connection.reader.receive(b"")
+        if request is None:
+            return self._settle(connection)
+        if self.expectation.blocks(request.target) or not (self.parked or self.workers <= self.settings.threads):
+            return self._run_apart(connection, request)
+        self._run_in_place(me, connection, request)
+
+    def _read(self, connection: Connection) -> Request | None:
+        """Receive; return the request that this completes or refuses."""
+        data = connection.receive()
+        if data:
+            request = connection.reader.receive(data)
+            if request is None and connection.reader.wants_continue():
+                connection.send(CONTINUE)
+            return request
+        if data is None:
+            return None
+        request = connection.reader.give_up(400)  # half a request, and no more will come
+        if request is None:
+            connection.aborted = True
+        return request
+
+    def _run_in_place(self, me: Worker, connection: Connection, request: Request) -> None:
+        """Run an exchange with the lead in hand; the monitor takes the lead away should it be stuck."""
+        self.current_since = began = self.clock()
+        self.current = connection
+        if self.resting:
+            self._wake_monitor()
+        ended = self._exchange(connection, request, began)
+        with self.lock:
+            leading = self.leader is me
+            if leading:
+                self.current = None
+        if not leading:
+            self._own(connection)
+        elif connection.is_idle():
+            connection.deadline = ended + self.keep_alive
+        else:
+            self._settle(connection)
+
+    def _run_apart(self, connection: Connection, request: Request) -> None:
+        """Pass the lead on and run an exchange that may block; where no thread is left to lead, queue it for the next that is free."""
+        connection.request = request
+        with self.lock:
+            handed_over = self._hand_over(connection)
+            if not handed_over and self.workers > 1:
+                self._unwatch(connection)
+                self.queue.append(connection)
+                return
+        if handed_over:
+            self._own(connection)
+        else:  # the one thread that can be had
+            connection.request = None
+            self._exchange(connection, request, self.clock())
+            self._settle(connection)
+
+    def _own(self, connection: Connection) -> None:
+        """Without the lead: run the exchanges of `connection` until it waits for its peer, then give it to the selector."""
+        try:
+            while request := connection.request or self._next_request(connection):
+                connection.request = None
+                self._exchange(connection, request, self.clock())
+            self._settle(connection)
+        except BaseException as error:  # a fault of this module: it costs this connection, never the thread
+            log(f"ERROR the server failed\n{format_traceback(error)}")
+            self._close(connection)
+
+    @staticmethod
+    def _next_request(connection: Connection) -> Request | None:
+        if connection.out or connection.closing or connection.aborted or not connection.reader.buffer:
+            return None
+        return connection.reader.receive(b"")
+
+    def _exchange(self, connection: Connection, request: Request, began: float) -> float:
+        """Run the application for one request and send the response, as far as the kernel takes it; return when that was done."""
+        exchange = Exchange(request, self.base, connection, self.date.fields(), self.closing, self._before_stream)
+        exchange.run(refusal_application(request.refusal) if request.refusal else self.application)
+        self.calls += 1
+        connection.fresh = False
+        if exchange.cut:
+            connection.abort(visibly=not exchange.chunked and exchange.length is None)
+        elif not exchange.keep_alive:
+            connection.closing = True
+        ended = self.clock()
+        if request.refusal is None:
+            self.expectation.note(request.target, ended - began)
+        return ended
+
+    def _before_stream(self, connection: Connection) -> None:
+        """Pass the lead on before anything that waits for a peer, if the thread that calls this has it."""
+        with self.lock:
+            if self.current is connection:
+                self._hand_over(connection)
+
+    # -- a connection between two events --
+
+    def _settle(self, connection: Connection) -> None:
+        """Let `connection` wait for what comes next: its peer to take or to send something; or close it."""
+        if connection.aborted:
+            return self._close(connection)
+        reader = connection.reader
+        now = self.clock()
+        if connection.out:
+            return self._watch(connection, OUT, now + self.settings.write_timeout)
+        if connection.closing:
+            return self._linger(connection, now)
+        if reader.buffer and not reader.waiting and connection.mask:  # more requests came with the last: after those of others
+            self.ready.append((connection.fd, 0))
+        if not reader.waiting:
+            connection.stage = ""
+            return self._watch(connection, IN, now + self.keep_alive)
+        if connection.stage != reader.waiting:
+            connection.stage, connection.since = reader.waiting, now
+        self._watch(connection, IN, self._reading_deadline(connection, now))
+
+    def _reading_deadline(self, connection: Connection, now: float) -> float:
+        if connection.reader.waiting == "head":
+            return connection.since + HEAD_SECONDS
+        slowest = connection.since + self.settings.read_timeout + connection.reader.received / BODY_RATE
+        return min(now + self.settings.read_timeout, slowest)
+
+    def _watch(self, connection: Connection, mask: int, deadline: float) -> None:
+        """Let the selector watch `connection` for `mask`, until `deadline`."""
+        connection.deadline = deadline
+        if connection.mask == mask and deadline >= self.next_sweep:
+            return
+        with self.lock:
+            if connection.mask:
+                self.epoll.modify(connection.fd, mask)
+            else:
+                self.epoll.register(connection.fd, mask)
+            connection.mask = mask
+            if deadline < self.next_sweep:
+                self.next_sweep = deadline
+                self._wake_leader()
+
+    def _unwatch(self, connection: Connection) -> None:
+        """Take `connection` off the selector."""
+        if connection.mask:
+            connection.mask = 0
+            try:
+                self.epoll.unregister(connection.fd)
+            except OSError:  # the function has closed a descriptor that is not its own
+                pass
+
+    def _flush(self, connection: Connection) -> None:
+        """Go on sending a response that did not fit at once."""
+        try:
+            connection.send_rest()
+        except Disconnected:
+            connection.aborted = True
+        self._settle(connection)
+
+    def _linger(self, connection: Connection, now: float) -> None:
+        """End our side and discard what still comes for a while: to close with unread data would lose the peer our answer."""
+        if not connection.discarded:
+            connection.discarded = 1
+            try:
+                connection.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                return self._close(connection)
+            return self._watch(connection, IN, now + LINGER_SECONDS)
+        self._watch(connection, IN, connection.deadline)
+
+    def _discard(self, connection: Connection) -> None:
+        data = connection.receive()
+        connection.discarded += len(data or b"")
+        if data == b"" or connection.discarded > LINGER_BYTES:
+            connection.aborted = True
+        self._settle(connection)
+
+    def _close(self, connection: Connection) -> None:
+        """Close `connection`; its descriptor is forgotten first, since the next accept may get the same."""
+        with self.lock:
+            self._unwatch(connection)  # a child process may hold a copy of the socket, and then closing would not do it
+            self.connections.pop(connection.fd, None)
+        connection.sock.close()
+
+    # -- accepting, deadlines, the end --
+
+    def _accept(self) -> bool:
+        """Accept what waits, a number at a time so that others get their turn; return whether there may be more."""
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                sock, peer = self.listener.accept()
+            except BlockingIOError:
+                return False
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:  # no descriptors, no memory
+                warn_once(f"accept failed: {error}")
+                self._pause()
+                return False
+            sock.setblocking(False)
+            reader = RequestReader(self.settings.max_head, self.settings.max_body)
+            connection = Connection(sock, str(peer[0]), reader, self.settings.write_timeout)
+            self.connections[connection.fd] = connection
+            self._watch(connection, IN, self.clock() + self.settings.keep_alive)
+        return True
+
+    def _pause(self) -> None:
+        self.epoll.modify(self.listener.fileno(), 0)
+        self.paused = True
+        self.next_sweep = min(self.next_sweep, self.clock() + ACCEPT_PAUSE)
+
+    def _sweep(self, now: float) -> None:
+        """Deal with connections whose time is over, and find when to look next, in a second at the earliest."""
+        if self.paused:
+            self.epoll.modify(self.listener.fileno(), IN)
+            self.paused = False
+        with self.lock:
+            watched = [connection for connection in self.connections.values() if connection.mask]
+            self.next_sweep = max(min((c.deadline for c in watched if c.deadline > now), default=FOREVER), now + 1.0)
+            if not watched:
+                self.next_sweep = FOREVER
+        for connection in watched:
+            if connection.deadline <= now:
+                self._expire(connection)
+
+    def _expire(self, connection: Connection) -> None:
+        """End a connection that waited too long: 408 where half a request is there."""
+        request = None if connection.out or connection.closing else connection.reader.give_up(408)
+        if request is None:
+            return self._close(connection)
+        self._exchange(connection, request, self.clock())
+        self._settle(connection)
+
+    def _wake_leader(self) -> None:
+        os.eventfd_write(self.waker, 1)
+
+    def _woken(self) -> None:
+        try:
+            os.eventfd_read(self.waker)
+        except BlockingIOError:
+            pass
+
+    def watch_descriptor(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call `callback` once when the other end of the pipe `fd` is closed."""
+
+        def closed() -> None:
+            self.epoll.unregister(fd)
+            del self.callbacks[fd]
+            callback()
+
+        self.callbacks[fd] = closed
+        self.epoll.register(fd, 0)  # the end of a pipe is always reported
+
+    def close_after_answers(self) -> None:
+        """Let each response from now on end its connection."""
+        self.closing = True
+
+    def drain(self) -> None:
+        """Accept what has come so far, then no more; close idle connections, and finish what is in flight."""
+        self.closing = self.draining = True
+        self._wake_leader()
+
+    def _drain(self) -> None:
+        """As leader, with nothing ready: the last accept, then the end of the listener and of those who ask for nothing."""
+        if self.listener.fileno() >= 0:
+            if self._accept():
+                return
+            self.epoll.unregister(self.listener.fileno())
+            del self.callbacks[self.listener.fileno()]
+            self.listener.close()
+            return
+        soon = self.clock() + MOMENT
+        for connection in list(self.connections.values()):
+            if connection.mask and not (connection.out or connection.closing or connection.reader.waiting):
+                if not connection.fresh:
+                    self._close(connection)
+                elif connection.deadline > soon:  # it came just now, and may be about to ask
+                    self._watch(connection, IN, soon)
+
+    def drained(self) -> bool:
+        """Tell whether nothing is in flight any more; peers that have their answer and keep the connection open do not count."""
+        return self.draining and self.listener.fileno() < 0 and all(c.closing and c.mask and not c.out for c in list(self.connections.values()))
+
+    def stop(self) -> None:
+        """End the threads that are not in a call, and close everything."""
+        self.stopped = True
+        self._wake_leader()
+        with self.lock:
+            for worker in self.parked:
+                worker.wake.release()
+            self.parked.clear()
+
+    def close(self) -> None:
+        """Close what the server holds; call `stop` before, and let the leader end."""
+        for connection in list(self.connections.values()):
+            connection.sock.close()
+        self.listener.close()
+        self.epoll.close()
+        os.close(self.waker)
+
+    # -- the monitor --
+
+    def monitor(self, longest: float | None = None) -> None:
+        """Sleep as long as nothing can be stuck, at most `longest` seconds; then give the lead away if the leader's call is.
+
+        It is called over and over by one thread, the main one, which also waits for signals. An idle server does not wake it.
+        """
+        if self._may_rest():
+            self.alarm.acquire(timeout=-1 if longest is None else longest)
+            self.resting = False
+        else:
+            self.alarm.acquire(timeout=STUCK if longest is None else min(STUCK, longest))
+        current = self.current
+        if current is not None and self.clock() - self.current_since > STUCK:
+            with self.lock:
+                if self.current is current and self.clock() - self.current_since > STUCK:
+                    self._hand_over(current)
+
+    def _may_rest(self) -> bool:
+        """Tell whether there was no call for a while; from then on the next call wakes the monitor."""
+        self.looks = 0 if self.calls != self.calls_seen or self.current is not None else self.looks + 1
+        self.calls_seen = self.calls
+        self.resting = self.looks > REST_AFTER
+        if self.current is not None:  # it began just now, and may not have seen that the monitor rests
+            self.resting = False
+        return self.resting
+
+    def wake(self) -> None:
+        """Wake the monitor; signal handlers call it too."""
+        try:
+            self.alarm.release()
+        except RuntimeError:  # it is awake
+            pass
+
+    def _wake_monitor(self) -> None:
+        self.resting = False
+        self.looks = 0
+        self.wake()
+
+
+# ---- 11. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
+
+FAULT_PAUSE = 0.2  # seconds before a non-zero exit: of-watchdog, on a busy machine, loses the last output of a child that dies at once
+PARENT_LOOK = 0.1  # seconds between two looks whether of-watchdog is gone, once it was told to stop
+LATE = 5.0  # seconds after the last moment at which of-watchdog should have gone
+
+
+def lock_path(env: Mapping[str, str]) -> str:
+    """Return the path of the file whose presence says that the function is ready, where of-watchdog looks for it (Go's os.TempDir)."""
+    return os.path.join(env.get("TMPDIR") or "/tmp", ".lock")  # noqa: S108
+
+
+def remove_lock(path: str) -> None:
+    """Remove the lock file, if it is there."""
+    try:
+        os.unlink(path)
+    except OSError:  # of-watchdog was first
+        pass
+
+
+def is_supervised(env: Mapping[str, str]) -> bool:
+    """Tell whether of-watchdog is the parent: it hands down its own settings, and gives its child a pipe as stdin."""
+    try:
+        piped = (os.fstat(0).st_mode & 0o170000) == 0o010000
+    except OSError:
+        piped = False
+    return piped and bool(env.get("fprocess") or env.get("function_process"))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind and listen; raise SettingsError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+class Life:
+    """From the first signal handler to the exit: when to stop, and how.
+
+    Under of-watchdog a SIGTERM changes nothing, since it goes on sending calls; the end comes when it is gone, when it should have been,
+    or at a second SIGTERM. Alone, a SIGTERM drains: a moment in which calls are still accepted, then what is in flight, at most write_timeout.
+    """
+
+    def __init__(self, settings: Settings, supervised: bool, lock: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings, self.supervised, self.lock, self.clock = settings, supervised, lock, clock
+        self.parent = os.getppid()
+        self.signals: list[int] = []
+        self.server: Server | None = None
+        self.orphaned = False
+        self.stop_at = self.drain_at = FOREVER
+
+    def take_signals(self) -> None:
+        """Handle SIGTERM and SIGINT from now on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.on_signal)
+
+    def on_signal(self, number: int, frame: object) -> None:
+        """Note a signal; the second one ends the process at once."""
+        self.signals.append(number)
+        if len(self.signals) > 1:
+            leave(0)
+        self.begin_stop(number)
+        if self.server:
+            self.server.wake()
+        else:  # during the import, which may never end
+            threading.Thread(target=self.leave_late, daemon=True).start()
+
+    def begin_stop(self, number: int) -> None:
+        """Decide when to drain and when to be gone at the latest."""
+        now, settings = self.clock(), self.settings
+        if self.supervised and number == signal.SIGTERM:
+            self.stop_at = now + settings.healthcheck_interval + settings.write_timeout + LATE
+            return
+        if self.lock:
+            remove_lock(self.lock)
+        self.drain_at = now + (MOMENT if number == signal.SIGTERM else 0.0)
+        self.stop_at = self.drain_at + settings.write_timeout
+
+    def leave_late(self) -> None:
+        """Leave at the last moment, whatever the main thread does."""
+        time.sleep(max(0.0, self.stop_at - self.clock()))
+        leave(0)
+
+    def on_parent_gone(self) -> None:
+        """Note that the other end of stdin is closed."""
+        self.orphaned = True
+        if self.server:
+            self.server.wake()
+
+    def run(self, server: Server) -> int:
+        """Serve until it is time to go; return the exit status."""
+        self.server = server
+        if self.supervised:
+            server.watch_descriptor(0, self.on_parent_gone)
+        server.start()
+        while not self.over(server):
+            server.monitor(self.longest_sleep())
+        if server.fault:
+            log(f"ERROR the server cannot go on: {server.fault}")
+        return 1 if server.fault else 0
+
+    def longest_sleep(self) -> float | None:
+        """Return how long the main thread may sleep, None for until it is woken."""
+        if self.orphaned or self.drain_at != FOREVER:
+            return DRAIN_LOOK
+        return PARENT_LOOK if self.signals else None
+
+    def over(self, server: Server) -> bool:
+        """Take the next step towards the end, if it is due; tell whether that is reached."""
+        now = self.clock()
+        if server.fault or now >= self.stop_at:
+            return True
+        if self.supervised and (self.signals or self.orphaned) and os.getppid() != self.parent:
+            return True
+        if self.signals and not self.supervised:
+            server.close_after_answers()
+        if now >= self.drain_at and not server.draining:
+            server.drain()
+        return server.drained()
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with its exit handlers run and its output written, but without waiting for calls that never return."""
+    if status:
+        time.sleep(FAULT_PAUSE)
+    import atexit
+
+    threading.Thread(target=leave_after, args=(LATE, status), daemon=True).start()  # an exit handler may wait for such a call
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    # Not sys.exit: a daemon thread that holds the lock of stdout when the interpreter is taken down aborts it, exit 134 instead of 0
+    os._exit(status)
+
+
+def leave_after(seconds: float, status: int) -> None:
+    """End the process after `seconds`, whatever else goes on in it."""
+    time.sleep(seconds)
+    os._exit(status)
+
+
+def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
+    """Listen, import the function's module, serve until told to stop; return the exit status."""
+    listener = listen(settings.host, settings.port)  # before the import: early calls wait in the backlog instead of failing
+    lock = lock_path(env) if settings.suppress_lock else None
+    life = Life(settings, is_supervised(env), lock)
+    life.take_signals()
+    try:
+        if lock and settings.ready_on == "listen":
+            write_lock(lock)
+        application = Application(load_function(target), settings, env)
+        if lock and settings.ready_on == "startup":
+            write_lock(lock)
+        if not life.supervised:
+            announce(listener)
+        return life.run(Server(listener, application, settings))
+    finally:
+        if lock:
+            remove_lock(lock)
+
+
+def write_lock(path: str) -> None:
+    """Write the lock file; raise SettingsError where that cannot be."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
+    except OSError as error:
+        raise SettingsError(f"cannot write the lock file {path}: {error.strerror}; mount a writable /tmp or set TMPDIR") from None
+
+
+def announce(listener: socket.socket) -> None:
+    """Say where to call, to a person who started this by hand."""
+    host, port = listener.getsockname()[:2]
+    log(f"Listening on http://{host}:{port}\n  curl -d World http://{host}:{port}/")
+
+
+def prepare_process() -> None:
+    """Set what is the process's: short turns for threads, output that appears at once, one copy of this module."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.modules["watchdog_app"] = sys.modules[__name__]  # `from watchdog_app import HTTPError` gives this one, also when it is __main__
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Convert the command line to TARGET and the settings that its flags stand for."""
+    from argparse import ArgumentParser  # 10 ms, and a container passes no arguments
+
+    parser = ArgumentParser(prog="watchdog_app.py", description="Run an OpenFaaS function, behind of-watchdog or alone.")
+    parser.add_argument("target", nargs="?", default="", metavar="TARGET", help="a file, a folder with handler.py, or module:function")
+    parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen, instead of upstream_url")
+    parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
+    options = parser.parse_args(arguments)
+    return options.target, {"http_upstream_url": options.bind} if options.bind else {}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run as a program; return the exit status: 0 for an end that was asked for, 1 for a fault, 2 for wrong settings."""
+    prepare_process()
+    target, flags = parse_arguments(arguments) if arguments else ("", {})
+    try:
+        return serve(target, Settings.from_env({**os.environ, **flags}), os.environ)
+    except SettingsError as error:
+        log(f"ERROR {error}")
+        return 2
+    except LoadError as error:
+        log(f"ERROR {error}")
+    except BaseException as error:
+        log(f"ERROR the function's module cannot be imported\n{format_traceback(error, 2)}{hint(error)}")
+    return 1
+
+
+def hint(error: BaseException) -> str:
+    """Say what to do about a module that is not there."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    return f"Is {clipped(error.name)} listed in requirements.txt, and was the function built since?\n"
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))
