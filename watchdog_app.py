@@ -740,6 +740,8 @@ def percent_decoded(path: str) -> str:
     from urllib.parse import unquote_to_bytes  # 2 to 3 ms, and most paths need none of it
 
     return unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
+
+
 # ---- 6. environ -> event and context: what the function sees ---------------------------------------------------------
 
 
@@ -1532,9 +1534,8 @@ class Clock:
 class Exchange(BaseHandler):
     """Run a WSGI application for one request and send its response: the last gate before the wire.
 
-    Arguments: request; base, the server's part of the environ; transport, the connection that sends (`send` at once, keeping what does not
-    fit, and `send_all`, which waits for its peer); date, the Date and Server lines; closing, whether the connection ends with this response;
-    before_stream, called with the transport before the first wait.
+    Arguments: request; connection, which sends (`send` at once, keeping what does not fit, and `send_all`, which waits for its peer); server,
+    for its part of the environ, whether it is closing, and to be told before the first wait.
     """
 
     http_version = "1.1"  # the default is 1.0
@@ -1547,18 +1548,9 @@ class Exchange(BaseHandler):
     bytes_sent: int
     error_body = b"Internal Server Error\n"
 
-    def __init__(
-        self,
-        request: Request,
-        base: dict[str, Any],
-        transport: Connection,
-        date: bytes,
-        closing: bool = False,
-        before_stream: Callable[[Any], object] = bool,
-    ) -> None:
-        self.request, self.base, self.transport, self.date = request, base, transport, date
-        self.keep_alive = request.keep_alive and not closing
-        self.before_stream = before_stream
+    def __init__(self, request: Request, connection: Connection, server: Server) -> None:
+        self.request, self.connection, self.server = request, connection, server
+        self.keep_alive = request.keep_alive
         self.cut = False  # whether the response, or the connection, ended before its time
         self.status_bytes = b""
         self.lines: list[bytes] = []  # of the header fields, checked
@@ -1581,7 +1573,7 @@ class Exchange(BaseHandler):
 
     def setup_environ(self) -> None:
         """Make the environ from the request. The default builds it again for each from many calls."""
-        self.environ = build_environ(self.request, self.base, self.transport.peer)
+        self.environ = build_environ(self.request, self.server.base, self.connection.peer)
 
     def give_up(self) -> None:
         """End without the rest of the response."""
@@ -1634,7 +1626,7 @@ class Exchange(BaseHandler):
             body = b"".join(self.result)
             head = self._whole_head(len(body))
             self.headers_sent = True
-            self.transport.send(head if self._bodiless() else head + body)
+            self.connection.send(head if self._bodiless() else head + body)
         self.close()
 
     def _bodiless(self) -> bool:
@@ -1650,15 +1642,16 @@ class Exchange(BaseHandler):
         return self._head(b"" if self.status_bytes[:3] in BODILESS else b"Content-Length: %d\r\n" % length)
 
     def _head(self, framing: bytes) -> bytes:
-        return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (self.status_bytes, self.date, b"".join(self.lines), framing, self._connection())
+        return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (self.status_bytes, self.server.date.fields(), b"".join(self.lines), framing, self._connection())
 
     def _connection(self) -> bytes:
-        if not self.keep_alive:
+        if not self.keep_alive or self.server.closing:
+            self.keep_alive = False
             return b"Connection: close\r\n"
         return b"" if self.request.modern else b"Connection: keep-alive\r\n"
 
     def _send_stream(self) -> None:
-        self.before_stream(self.transport)
+        self.server.before_stream(self.connection)
         for item in self.result or ():
             self.write(item)
             if self._bodiless():
@@ -1722,7 +1715,7 @@ class Exchange(BaseHandler):
         """Do nothing: the environ has them already."""
 
     def _write(self, data: bytes) -> None:
-        self.transport.send_all(data)
+        self.connection.send_all(data)
 
     def _flush(self) -> None:
         """Do nothing: what is written is sent."""
@@ -1778,6 +1771,10 @@ class Connection:
     def is_idle(self) -> bool:
         """Tell whether the peer has all that it asked for and may ask for more: the state after most exchanges."""
         return not (self.out or self.closing or self.aborted or self.reader.buffer or self.stage)
+
+    def has_more(self) -> bool:
+        """Tell whether another request, or its beginning, came with the last one: that is looked at before more is received."""
+        return bool(self.reader.buffer) and not self.reader.waiting
 
     def receive(self) -> bytes | None:
         """Return what has arrived, b"" at the peer's end, None if there is nothing yet or the connection is lost."""
@@ -1898,7 +1895,8 @@ class Server:
         self.current: Connection | None = None  # whose call the leader runs in place
         self.current_since = 0.0
         # the leader's own
-        self.ready: deque[tuple[int, int]] = deque()  # polled and not yet served; moves with the lead
+        self.ready: deque[int] = deque()  # polled and not yet served; moves with the lead
+        self.more: list[int] = []  # with another request that came with the last: to be served after those of others
         self.next_sweep = FOREVER
         self.paused = False  # not accepting for a while
         # the monitor's
@@ -1986,12 +1984,12 @@ class Server:
             if not ready:
                 self._poll()
                 continue
-            fd, events = ready.popleft()
+            fd = ready.popleft()
             connection = connections.get(fd)
             try:
                 if connection is not None:
                     if connection.mask:
-                        self._attend(me, connection, events)
+                        self._attend(me, connection)
                 elif fd in self.callbacks:
                     self.callbacks[fd]()
             except BaseException as error:  # a fault of this module: it costs this connection, never the lead
@@ -2003,28 +2001,37 @@ class Server:
         wait = self.next_sweep - self.clock()
         if self.draining:
             wait = min(wait, DRAIN_LOOK)
+        if self.more:
+            wait = 0.0
         try:
-            self.ready.extend(self.epoll.poll(None if wait == FOREVER else max(wait, 0.0)))
+            self.ready.extend([fd for fd, _ in self.epoll.poll(None if wait == FOREVER else max(wait, 0.0))])
         except (OSError, ValueError) as error:  # the function has closed a descriptor that is not its own
             self.fault, self.stopped = error, True
             return self.wake()
+        if self.more:
+            self.ready.extend(self.more)
+            self.more.clear()
         if self.next_sweep != FOREVER and self.clock() >= self.next_sweep:
             self._sweep(self.clock())
         if self.draining and not self.ready:
             self._drain()
 
-    def _attend(self, me: Worker, connection: Connection, events: int) -> None:
+    def _attend(self, me: Worker, connection: Connection) -> None:
         """As leader: do what `connection` is ready for, and run the exchange that this completes."""
         if connection.out:
             return self._flush(connection)
         if connection.closing:
             return self._discard(connection)
-        request = self._read(connection) if events else connection.reader.receive(b"")
+        request = connection.reader.receive(b"") if connection.has_more() else self._read(connection)
         if request is None:
             return self._settle(connection)
-        if self.expectation.blocks(request.target) or not (self.parked or self.workers <= self.settings.threads):
+        if request.refusal is None and (self.expectation.blocks(request.target) or not self._has_successor()):
             return self._run_apart(connection, request)
         self._run_in_place(me, connection, request)
+
+    def _has_successor(self) -> bool:
+        """Tell whether another thread could take the lead; only then may a call run in place."""
+        return bool(self.parked) or self.workers <= self.settings.threads
 
     def _read(self, connection: Connection) -> Request | None:
         """Receive; return the request that this completes or refuses."""
@@ -2088,13 +2095,13 @@ class Server:
 
     @staticmethod
     def _next_request(connection: Connection) -> Request | None:
-        if connection.out or connection.closing or connection.aborted or not connection.reader.buffer:
+        if connection.out or connection.closing or connection.aborted or not connection.has_more():
             return None
         return connection.reader.receive(b"")
 
     def _exchange(self, connection: Connection, request: Request, began: float) -> float:
         """Run the application for one request and send the response, as far as the kernel takes it; return when that was done."""
-        exchange = Exchange(request, self.base, connection, self.date.fields(), self.closing, self._before_stream)
+        exchange = Exchange(request, connection, self)
         exchange.run(refusal_application(request.refusal) if request.refusal else self.application)
         self.calls += 1
         connection.fresh = False
@@ -2107,7 +2114,7 @@ class Server:
             self.expectation.note(request.target, ended - began)
         return ended
 
-    def _before_stream(self, connection: Connection) -> None:
+    def before_stream(self, connection: Connection) -> None:
         """Pass the lead on before anything that waits for a peer, if the thread that calls this has it."""
         with self.lock:
             if self.current is connection:
@@ -2125,8 +2132,8 @@ class Server:
             return self._watch(connection, OUT, now + self.settings.write_timeout)
         if connection.closing:
             return self._linger(connection, now)
-        if reader.buffer and not reader.waiting and connection.mask:  # more requests came with the last: after those of others
-            self.ready.append((connection.fd, 0))
+        if connection.mask and connection.has_more():
+            self.more.append(connection.fd)
         if not reader.waiting:
             connection.stage = ""
             return self._watch(connection, IN, now + self.keep_alive)

@@ -250,10 +250,20 @@ def process(target: Path | str, *flags: str, **env: str) -> Iterator[Process]:
         popen.communicate()
 
 
+class Log:
+    """What the module has logged since the test began."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys, self.text = capsys, ""
+
+    def getvalue(self) -> str:
+        """Return all of it."""
+        self.text += self.capsys.readouterr().err
+        return self.text
+
+
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the module logs, as one text."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
+def log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Log:
+    """What the module logs, and a memory without warnings."""
     monkeypatch.setattr(watchdog_app, "WARNED", set())
-    return stream
+    return Log(capsys)

@@ -1,0 +1,268 @@
+"""The module as a program: settings, loading, readiness, signals and exit codes, without a watchdog."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import DEADLINE, ROOT, clean_env, process, read_all, read_answer, wait_for
+
+GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+FORBIDDEN_AT_START = {"http.client", "email", "asyncio", "logging", "typing", "dataclasses", "argparse"}
+
+
+@pytest.fixture
+def function(tmp_path):
+    """Write a function's file; return its path."""
+
+    def write(text):
+        file = tmp_path / "handler.py"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def connect(port):
+    return socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+
+
+def ask(sock):
+    sock.sendall(GET)
+    return read_answer(sock.recv(65536))[0]
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        pytest.param({"exec_timeout": "soon"}, "exec_timeout='soon' is not valid: it takes a duration such as 10s, 1m30s or 500ms", id="duration"),
+        pytest.param({"threads": "0"}, "threads='0' is not valid: it takes a whole number from 1 on", id="count"),
+        pytest.param({"max_body": "big"}, "max_body='big' is not valid: it takes a size above 0, such as 4096, 256KB or 100MB", id="size"),
+        pytest.param({"http_upstream_url": "here"}, "it takes an address such as http://127.0.0.1:5000", id="address"),
+        pytest.param({"ready_on": "never"}, "ready_on='never' is not valid: it takes listen or startup", id="choice"),
+    ],
+)
+def test_wrong_setting_ends_the_start_with_one_line_and_status_2(env, says, function):
+    with process(function("def handle(event, context): pass"), **env) as program:
+        status, log = program.end()
+    assert status == 2
+    assert log.count("\n") == 1
+    assert says in log
+
+
+def test_target_that_does_not_exist_ends_the_start_with_status_2(tmp_path):
+    with process(tmp_path / "nothing.py") as program:
+        status, log = program.end()
+    assert (status, log.count("\n")) == (2, 1)
+    assert "nothing.py" in log
+
+
+def test_module_without_handle_ends_the_start_and_says_what_it_has(function):
+    with process(function("def handler(event, context): pass\ndef other(): pass\n")) as program:
+        status, log = program.end()
+    assert status == 1
+    assert "handler.py defines no function handle(event, context); it defines: handler, other" in log
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("import no_such_thing", "Is 'no_such_thing' listed in requirements.txt", id="missing module"),
+        pytest.param("def handle(:", "SyntaxError", id="syntax error"),
+        pytest.param("1 / 0", "ZeroDivisionError", id="error at import"),
+        pytest.param("import sys; sys.exit(0)", "SystemExit", id="exit at import"),
+    ],
+)
+def test_function_that_cannot_be_imported_ends_the_start_with_status_1_and_its_traceback(text, says, function):
+    with process(function(text)) as program:
+        status, log = program.end()
+    assert status == 1
+    assert says in log
+    assert "handler.py" in log
+
+
+def test_address_in_use_ends_the_start_with_one_line(function):
+    file = function("def handle(event, context): pass")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env = clean_env(upstream_url=f"http://127.0.0.1:{taken.getsockname()[1]}")
+        done = subprocess.run([sys.executable, ROOT / "watchdog_app.py", file], env=env, capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cannot listen on 127.0.0.1" in done.stderr
+
+
+def test_bind_wins_over_the_environment(function):
+    file = function("def handle(event, context): return 'bound'")
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    env = clean_env(upstream_url="http://127.0.0.1:1")
+    popen = subprocess.Popen([sys.executable, ROOT / "watchdog_app.py", file, "--bind", f"127.0.0.1:{port}"], env=env, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: answers(port), "an answer")
+    finally:
+        popen.kill()
+        popen.wait()
+
+
+def answers(port):
+    try:
+        with connect(port) as sock:
+            return ask(sock).status
+    except OSError:
+        return None
+
+
+def test_version_is_printed():
+    done = subprocess.run([sys.executable, ROOT / "watchdog_app.py", "--version"], capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stdout) == (0, "watchdog_app 0.1.0\n")
+
+
+def test_call_during_the_import_waits_and_succeeds(function):
+    with process(function("import time; time.sleep(0.5)\ndef handle(event, context): return 'late'")) as program:
+        sock = wait_for(lambda: connected(program.port), "the listener")
+        with sock:
+            assert ask(sock).body == b"late"
+
+
+def connected(port):
+    try:
+        return connect(port)
+    except ConnectionRefusedError:
+        return None
+
+
+def test_sigterm_during_the_import_serves_what_waits_and_exits_0(function):
+    with process(function("import time; time.sleep(0.5)\ndef handle(event, context): return 'late'")) as program:
+        with wait_for(lambda: connected(program.port), "the listener") as sock:
+            sock.sendall(GET)
+            time.sleep(0.1)  # into the import
+            program.popen.send_signal(signal.SIGTERM)
+            assert read_answer(read_all(sock))[0].body == b"late"
+        assert program.end()[0] == 0
+
+
+def test_sigterm_alone_finishes_the_call_in_flight(function):
+    with process(function("import time\ndef handle(event, context):\n    time.sleep(0.5)\n    return 'done'")) as program:
+        wait_for(program.answers, "an answer")
+        with connect(program.port) as sock:
+            sock.sendall(GET)
+            time.sleep(0.1)  # into the call
+            program.popen.send_signal(signal.SIGTERM)
+            answer = read_answer(read_all(sock))[0]
+        assert (answer.body, answer.closes) == (b"done", True)
+        assert program.end()[0] == 0
+
+
+def test_connection_made_50_ms_after_sigterm_is_served_and_closed(function):
+    with process(function("def handle(event, context): return 'x'")) as program:
+        wait_for(program.answers, "an answer")
+        program.popen.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+        with connect(program.port) as sock:
+            answer = ask(sock)
+            assert (answer.body, answer.closes) == (b"x", True)
+        assert program.end()[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_connection_does_not_delay_the_exit(number, function):
+    with process(function("def handle(event, context): return 'x'")) as program:
+        wait_for(program.answers, "an answer")
+        with connect(program.port) as sock:
+            ask(sock)
+            began = time.monotonic()
+            program.popen.send_signal(number)
+            assert program.end()[0] == 0
+            assert time.monotonic() - began < (2.0 if number == signal.SIGTERM else 1.0)
+
+
+def test_call_stuck_beyond_write_timeout_is_given_up_with_status_0(function):
+    with process(function("import time\ndef handle(event, context):\n    time.sleep(1000)"), write_timeout="1s") as program:
+        with wait_for(lambda: connected(program.port), "the listener") as sock:
+            sock.sendall(GET)
+            time.sleep(0.3)  # into the call
+            program.popen.send_signal(signal.SIGTERM)
+            assert program.end()[0] == 0
+
+
+def test_second_signal_ends_at_once(function):
+    with process(function("import time\ndef handle(event, context):\n    time.sleep(1000)")) as program:
+        with wait_for(lambda: connected(program.port), "the listener") as sock:
+            sock.sendall(GET)
+            time.sleep(0.3)
+            program.popen.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            program.popen.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert program.end()[0] == 0
+            assert time.monotonic() - began < 1
+
+
+def test_lock_file_is_written_with_suppress_lock_and_removed_at_the_end(function, tmp_path):
+    with process(function("def handle(event, context): return 'x'"), suppress_lock="true", TMPDIR=str(tmp_path)) as program:
+        wait_for(program.answers, "an answer")
+        assert (tmp_path / ".lock").exists()
+        program.popen.send_signal(signal.SIGINT)
+        assert program.end()[0] == 0
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_lock_file_is_the_watchdogs_without_suppress_lock(function, tmp_path):
+    with process(function("def handle(event, context): return 'x'"), TMPDIR=str(tmp_path)) as program:
+        wait_for(program.answers, "an answer")
+        assert not (tmp_path / ".lock").exists()
+
+
+def test_lock_file_that_cannot_be_written_ends_the_start_with_one_line(function, tmp_path):
+    with process(function("def handle(event, context): return 'x'"), suppress_lock="true", TMPDIR=str(tmp_path / "missing")) as program:
+        status, log = program.end()
+    assert (status, log.count("\n")) == (2, 1)
+    assert "cannot write the lock file" in log
+
+
+def test_lock_file_is_removed_when_the_import_fails(function, tmp_path):
+    with process(function("1 / 0"), suppress_lock="true", TMPDIR=str(tmp_path)) as program:
+        assert program.end()[0] == 1
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_function_imports_the_running_module_not_a_copy(function):
+    text = "import sys, watchdog_app\ndef handle(event, context): return str(watchdog_app is sys.modules['__main__'])"
+    with process(function(text)) as program:
+        wait_for(program.answers, "an answer")
+        with connect(program.port) as sock:
+            assert ask(sock).body == b"True"
+
+
+def test_exit_handlers_of_the_function_run_and_its_output_is_written(function):
+    text = "import atexit, sys\natexit.register(lambda: sys.stdout.write('goodbye'))\ndef handle(event, context): return 'x'"
+    with process(function(text)) as program:
+        wait_for(program.answers, "an answer")
+        program.popen.send_signal(signal.SIGINT)
+        out, _ = program.popen.communicate(timeout=DEADLINE)
+    assert out == b"goodbye"
+
+
+def test_function_may_call_sys_exit_in_a_call(function):
+    with process(function("import sys\ndef handle(event, context): sys.exit(3)")) as program:
+        wait_for(program.answers, "an answer")
+        with connect(program.port) as sock:
+            assert ask(sock).status == 500
+            assert ask(sock).status == 500
+
+
+def test_import_of_the_module_loads_nothing_that_start_up_does_not_need():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import watchdog_app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-S", "-E", "-c", code, str(ROOT)], capture_output=True, text=True, timeout=DEADLINE)
+    assert FORBIDDEN_AT_START & set(done.stdout.split()) == set()
+    assert "wsgiref.handlers" in done.stdout.split()
+
+
+def test_start_of_the_program_loads_no_more(function):
+    text = "import sys\nseen = list(sys.modules)\ndef handle(event, context): return ' '.join(seen)"
+    with process(function(text)) as program:
+        wait_for(program.answers, "an answer")
+        with connect(program.port) as sock:
+            loaded = set(ask(sock).text.split())
+    assert loaded & {"http.client", "email", "asyncio", "logging", "json", "traceback"} == set()

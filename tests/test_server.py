@@ -1,0 +1,542 @@
+"""The scheduler and its connections: nobody waits for anybody else's call, and nothing is lost."""
+
+import collections
+import contextlib
+import functools
+import io
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DEADLINE, process, read_all, read_answer, read_answers, serving, serving_application, wait_for
+
+import watchdog_app
+
+GET = b"GET /%b HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+def ask(sock, path=b"", raw=None):
+    sock.sendall(raw or GET % path)
+    return next_answer(sock)
+
+
+def next_answer(sock):
+    data = b""
+    while True:
+        piece = sock.recv(65536)
+        assert piece, f"closed after {data!r}"
+        data += piece
+        with contextlib.suppress(AssertionError):
+            answer, rest = read_answer(data)
+            assert not rest
+            return answer
+
+
+def worker_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("call-")]
+
+
+class Gate:
+    """A function whose calls to /wait wait until the gate is opened; others answer at once."""
+
+    def __init__(self):
+        self.opened, self.waiting, self.lock = threading.Event(), 0, threading.Lock()
+
+    def __call__(self, event, context):
+        if event.path == "/wait":
+            with self.lock:
+                self.waiting += 1
+            self.opened.wait(DEADLINE)
+        return event.path
+
+
+@contextlib.contextmanager
+def gated(**settings):
+    gate = Gate()
+    with serving(lambda event, context: gate(event, context), **settings) as server:
+        try:
+            yield gate, server
+        finally:
+            gate.opened.set()
+
+
+class SteppingClock:
+    """A clock that a test moves."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def __call__(self):
+        return time.monotonic() + self.ahead
+
+    def advance(self, server, seconds):
+        wait_for(lambda: server.server.current is None, "the end of the exchange")
+        self.ahead += seconds
+        server.server._wake_leader()
+
+
+@contextlib.contextmanager
+def clocked(function, **settings):
+    clock = SteppingClock()
+    application = watchdog_app.Application(function, watchdog_app.Settings(**settings), {})
+    with serving_application(application, clock, **settings) as server:
+        yield clock, server
+
+
+# ---- calls that block ----
+
+
+def test_call_that_blocks_holds_up_nobody():
+    with gated() as (gate, server), server.connect() as blocked, server.connect() as other:
+        blocked.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 1)
+        assert [ask(other).body for _ in range(20)] == [b"/"] * 20
+        gate.opened.set()
+        assert next_answer(blocked).body == b"/wait"
+
+
+def test_many_calls_that_block_run_at_the_same_time():
+    with gated() as (gate, server), contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(server.connect()) for _ in range(40)]
+        for sock in socks:
+            sock.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 40, "40 calls at once")
+        gate.opened.set()
+        assert {next_answer(sock).body for sock in socks} == {b"/wait"}
+
+
+def test_short_calls_stay_short_beside_calls_that_sleep():
+    def function(event, context):
+        if event.path == "/sleep":
+            time.sleep(1)
+        return "x"
+
+    with serving(function) as server, contextlib.ExitStack() as stack:
+        sleeping = [stack.enter_context(server.connect()) for _ in range(8)]
+        for sock in sleeping:
+            sock.sendall(GET % b"sleep")
+        times = []
+        with server.connect() as sock:
+            end = time.monotonic() + 0.8
+            while time.monotonic() < end:
+                began = time.perf_counter()
+                ask(sock)
+                times.append(time.perf_counter() - began)
+        times.sort()
+        assert times[int(len(times) * 0.99)] < 0.020
+        assert {next_answer(sock).status for sock in sleeping} == {200}
+
+
+def test_calls_above_the_limit_of_threads_wait_and_are_served():
+    with gated(threads="2") as (gate, server), contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(server.connect()) for _ in range(6)]
+        for sock in socks:
+            sock.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 2 and len(server.server.queue) == 4, "two calls and a queue of four")
+        assert server.talk(b"bad\r\n\r\n").startswith(b"HTTP/1.1 400 "), "the leader still refuses"
+        gate.opened.set()
+        assert [next_answer(sock).body for sock in socks] == [b"/wait"] * 6
+
+
+def test_queue_is_served_in_order_of_arrival():
+    order = []
+    gate = Gate()
+
+    def function(event, context):
+        order.append(event.path)
+        return gate(event, context)
+
+    with serving(function, threads="1") as server, contextlib.ExitStack() as stack:
+        stack.callback(gate.opened.set)
+        first = stack.enter_context(server.connect())
+        first.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 1)
+        socks = []
+        for index in range(4):
+            socks.append(stack.enter_context(server.connect()))
+            socks[-1].sendall(GET % b"%d" % index)
+            wait_for(lambda expected=index + 1: len(server.server.queue) == expected)
+        gate.opened.set()
+        for sock in socks:
+            next_answer(sock)
+    assert order == ["/wait", "/0", "/1", "/2", "/3"]
+
+
+def test_call_that_computes_does_not_hold_up_others():
+    stop = threading.Event()
+
+    def function(event, context):
+        while event.path == "/loop" and not stop.is_set():
+            sum(range(1000))
+        return "x"
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(watchdog_app.SWITCH_INTERVAL)
+    try:
+        with serving(function) as server, server.connect() as busy, server.connect() as other:
+            busy.sendall(GET % b"loop")
+            try:
+                assert [ask(other).status for _ in range(20)] == [200] * 20
+            finally:
+                stop.set()
+            assert next_answer(busy).status == 200
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_function_that_always_blocks_passes_the_lead_on_before_its_calls():
+    def function(event, context):
+        time.sleep(0.01)
+        return "x"
+
+    with serving(function) as server, server.connect() as sock:
+        for _ in range(10):
+            ask(sock)
+        assert server.server.expectation.blocks("/")
+        assert not server.server.expectation.blocks("/other") or server.server.expectation.average > watchdog_app.SLOW
+
+
+def test_one_slow_call_does_not_make_the_next_ones_expected_to_block():
+    expectation = watchdog_app.Expectation()
+    expectation.note("/", 60.0)
+    assert not expectation.blocks("/")
+    for _ in range(5):
+        expectation.note("/?with=query", 60.0)
+    assert expectation.blocks("/?another=query")
+    for _ in range(30):
+        expectation.note("/", 0.00001)
+    assert not expectation.blocks("/")
+
+
+def test_lead_is_held_by_one_thread_at_a_time(monkeypatch):
+    polling, most = [0], [0]
+    poll = watchdog_app.Server._poll
+
+    @functools.wraps(poll)
+    def counted(self):
+        polling[0] += 1
+        most[0] = max(most[0], polling[0])
+        poll(self)
+        polling[0] -= 1
+
+    monkeypatch.setattr(watchdog_app.Server, "_poll", counted)
+
+    def function(event, context):
+        time.sleep(float(event.query["s"]))
+        return "x"
+
+    with serving(function) as server:
+        threads = [threading.Thread(target=hammer, args=(server, pause)) for pause in (b"0", b"0.001", b"0.003", b"0.01") for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+    assert most == [1]
+
+
+def hammer(server, pause, number=50):
+    with server.connect() as sock:
+        for _ in range(number):
+            assert ask(sock, b"?s=" + pause).status == 200
+
+
+def test_connection_has_one_owner_at_a_time(monkeypatch):
+    owners = collections.Counter()
+    exchange = watchdog_app.Server._exchange
+
+    @functools.wraps(exchange)
+    def counted(self, connection, *arguments):
+        owners[connection] += 1
+        assert owners[connection] == 1, "two exchanges on one connection"
+        try:
+            return exchange(self, connection, *arguments)
+        finally:
+            owners[connection] -= 1
+
+    monkeypatch.setattr(watchdog_app.Server, "_exchange", counted)
+
+    def function(event, context):
+        time.sleep(float(event.query["s"]))
+        return event.query["s"]
+
+    with serving(function) as server, server.connect() as sock:
+        pauses = [b"0", b"0.004", b"0", b"0", b"0.01", b"0"] * 5
+        sock.sendall(b"".join(GET % (b"?s=" + pause) for pause in pauses))
+        sock.shutdown(socket.SHUT_WR)
+        assert [answer.body for answer in read_answers(read_all(sock))] == pauses
+
+
+# ---- connections ----
+
+
+def test_pipelined_requests_are_answered_in_order():
+    with serving(lambda event, context: event.path) as server:
+        data = server.talk(b"".join(GET % b"%d" % index for index in range(100)))
+        assert [answer.text for answer in read_answers(data)] == [f"/{index}" for index in range(100)]
+
+
+def test_pipelined_requests_of_one_peer_do_not_hold_up_another():
+    seen = []
+
+    def function(event, context):
+        seen.append(event.path)
+        return "x"
+
+    with serving(function) as server, server.connect() as greedy, server.connect() as modest:
+        ask(greedy, b"greedy")
+        greedy.sendall(b"".join(GET % b"greedy" for _ in range(1000)))
+        ask(modest, b"modest")
+        wait_for(lambda: len(seen) == 1002)
+    assert seen.index("/modest") < 1001
+
+
+def test_half_closed_client_still_gets_its_answer():
+    with gated() as (gate, server), server.connect() as sock:
+        sock.sendall(GET % b"wait")
+        sock.shutdown(socket.SHUT_WR)
+        wait_for(lambda: gate.waiting == 1)
+        gate.opened.set()
+        assert read_answer(read_all(sock))[0].body == b"/wait"
+
+
+def test_idle_connections_cost_no_thread():
+    with serving(lambda event, context: "x") as server, contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(server.connect()) for _ in range(200)]
+        assert {ask(sock).status for sock in socks} == {200}
+        assert len(worker_threads()) < 7
+
+
+def test_threads_retire_when_there_is_no_work_for_them(monkeypatch):
+    monkeypatch.setattr(watchdog_app, "PARKED_SECONDS", 0.05)
+    with gated() as (gate, server), contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(server.connect()) for _ in range(10)]
+        for sock in socks:
+            sock.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 10)
+        gate.opened.set()
+        for sock in socks:
+            next_answer(sock)
+        wait_for(lambda: server.server.workers == 1, "one thread")
+        assert ask(socks[0]).status == 200
+
+
+def test_large_answer_waits_for_a_slow_reader_without_a_thread():
+    body = os.urandom(1 << 20) * 16
+    with serving(lambda event, context: body if event.path == "/large" else "x") as server, server.connect() as slow, server.connect() as other:
+        slow.sendall(GET % b"large")
+        assert [ask(other).body for _ in range(10)] == [b"x"] * 10
+        wait_for(lambda: [c.mask for c in server.server.connections.values() if c.out] == [watchdog_app.OUT], "the selector's watch")
+        slow.shutdown(socket.SHUT_WR)
+        assert read_answer(read_all(slow))[0].body == body
+
+
+def test_requests_behind_a_large_answer_wait_for_it():
+    body = b"x" * (8 << 20)
+    with serving(lambda event, context: body if event.path == "/large" else "small") as server:
+        data = server.talk(GET % b"large" + GET % b"small")
+        assert [len(answer.body) for answer in read_answers(data)] == [len(body), 5]
+
+
+def test_stream_to_a_slow_reader_holds_up_nobody():
+    def function(event, context):
+        return (b"x" * 100_000 for _ in range(200)) if event.path == "/stream" else "x"
+
+    with serving(function) as server, server.connect() as slow, server.connect() as other:
+        slow.sendall(GET % b"stream")
+        assert [ask(other).body for _ in range(10)] == [b"x"] * 10
+        slow.shutdown(socket.SHUT_WR)
+        assert len(read_answer(read_all(slow))[0].body) == 20_000_000
+
+
+def test_peer_that_resets_costs_only_its_own_connection(log):
+    with gated() as (gate, server), server.connect() as other:
+        for index in range(20):
+            sock = server.connect()
+            sock.sendall(GET % b"wait"[: index % 5])
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        gate.opened.set()
+        assert ask(other).status == 200
+        wait_for(lambda: len(server.server.connections) == 1, "the end of the others")
+    assert log.getvalue() == ""
+
+
+def test_answer_to_a_refused_upload_reaches_the_caller():
+    with serving(lambda event, context: "x", max_body="1MB") as server:
+        for _ in range(5):
+            with server.connect() as sock:
+                sender = threading.Thread(target=send_upload, args=(sock,))
+                sender.start()
+                assert read_answer(read_all(sock))[0].status == 413
+                sender.join(DEADLINE)
+
+
+def send_upload(sock):
+    with contextlib.suppress(OSError):
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % (8 << 20))
+        sock.sendall(b"x" * (8 << 20))
+
+
+def test_one_send_carries_a_materialised_answer(monkeypatch):
+    sizes = []
+    send = watchdog_app.Connection.send
+    monkeypatch.setattr(watchdog_app.Connection, "send", lambda self, data: sizes.append(len(data)) or send(self, data))
+    with serving(lambda event, context: {"statusCode": 200, "body": {"a": 1}, "headers": {"X-A": "b"}}) as server:
+        data = server.talk(GET % b"")
+    assert sizes == [len(data)]
+
+
+# ---- deadlines, by a clock that the test moves ----
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds", "status"),
+    [
+        pytest.param(b"GET / HT", 11, 408, id="head not complete after 10 s"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab", 31, 408, id="body without progress for 30 s"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", 31, 408, id="chunk without progress for 30 s"),
+    ],
+)
+def test_request_that_does_not_get_on_is_refused(sent, seconds, status):
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
+        sock.sendall(sent)
+        wait_for(lambda: any(c.stage for c in server.server.connections.values()), "the first part")
+        clock.advance(server, seconds)
+        answer = read_answer(read_all(sock))[0]
+        assert (answer.status, answer.closes) == (status, True)
+
+
+def test_head_has_its_time_from_the_first_byte_not_from_the_last():
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
+        for byte in b"GET /":
+            sock.sendall(bytes([byte]))
+            clock.advance(server, 2.5)
+            time.sleep(0.01)  # the byte and the clock reach the leader in one turn or in two
+        assert read_answer(read_all(sock))[0].status == 408
+
+
+def test_body_slower_than_1_kib_a_second_is_refused():
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+        for received in (100, 200, 300):
+            sock.sendall(b"x" * 100)
+            wait_for(lambda expected=received: body_received(server) == expected, "progress")
+            clock.advance(server, 14)
+        clock.advance(server, 14)
+        assert read_answer(read_all(sock))[0].status == 408
+
+
+def body_received(server):
+    """Return how much of a body the one connection has, once it waits for more of it."""
+    return next((c.reader.received for c in server.server.connections.values() if c.stage == "body"), None)
+
+
+@pytest.mark.parametrize(("seconds", "open_after"), [pytest.param(91, True, id="91 s"), pytest.param(121, False, id="121 s")])
+def test_idle_connection_is_kept_longer_than_the_watchdog_may_reuse_it(seconds, open_after):
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
+        ask(sock)
+        clock.advance(server, seconds)
+        if open_after:
+            assert ask(sock).status == 200
+        else:
+            assert read_all(sock) == b""
+
+
+def test_peer_that_takes_nothing_for_write_timeout_is_cut():
+    with clocked(lambda event, context: b"x" * (32 << 20)) as (clock, server), server.connect() as sock:
+        sock.sendall(GET % b"")
+        wait_for(lambda: any(c.mask == watchdog_app.OUT for c in server.server.connections.values()), "a full socket")
+        clock.advance(server, 31)
+        wait_for(lambda: not server.server.connections, "the end of the connection")
+
+
+def test_generator_is_closed_when_its_peer_takes_nothing_for_write_timeout():
+    closed = threading.Event()
+
+    def stream():
+        try:
+            while True:
+                yield b"x" * 1_000_000
+        finally:
+            closed.set()
+
+    with serving(lambda event, context: stream(), write_timeout="1s") as server, server.connect() as sock:
+        sock.sendall(GET % b"")
+        assert closed.wait(DEADLINE)
+
+
+# ---- the end, and nothing to do ----
+
+
+def test_drained_server_answers_what_has_come_and_accepts_no_more():
+    with gated() as (gate, server), server.connect() as busy, server.connect() as idle:
+        ask(idle)
+        busy.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 1)
+        server.server.drain()
+        assert idle.recv(1) == b""
+        with pytest.raises(ConnectionRefusedError):
+            wait_for(lambda: server.connect().close(), "a refusal")
+        assert not server.server.drained()
+        gate.opened.set()
+        answer = read_answer(read_all(busy))[0]
+        assert (answer.body, answer.closes) == (b"/wait", True)
+        wait_for(server.server.drained, "the drain's end")
+
+
+def wakeups(pid):
+    """Return how often the process's threads went to sleep of their own will."""
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        total += int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return total
+
+
+def test_idle_server_does_not_wake(tmp_path):
+    file = tmp_path / "handler.py"
+    file.write_text("def handle(event, context): return 'x'")
+    with process(file) as program:
+        wait_for(program.answers, "an answer")
+        time.sleep(0.5)  # until the monitor rests
+        before = wakeups(program.popen.pid)
+        time.sleep(2)  # what is measured
+        assert wakeups(program.popen.pid) - before <= 1
+
+
+def test_fault_of_the_server_costs_one_connection_and_is_logged(log, monkeypatch):
+    settle = watchdog_app.Server._settle
+
+    def faulty(self, connection):
+        if connection.reader.buffer == b"poison":
+            raise RuntimeError("a fault of the server")
+        settle(self, connection)
+
+    monkeypatch.setattr(watchdog_app.Server, "_settle", faulty)
+    with serving(lambda event, context: "x") as server, server.connect() as sock:
+        sock.sendall(b"poison")
+        assert read_all(sock) == b""
+        assert server.get().status == 200
+    assert "a fault of the server" in log.getvalue()
+
+
+def test_server_leaves_no_descriptor_behind():
+    before = set(os.listdir("/proc/self/fd"))
+    with serving(lambda event, context: "x") as server:
+        for _ in range(5):
+            assert server.get().status == 200
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_log_that_cannot_be_written_stops_nobody(monkeypatch):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    with serving(lambda event, context: 1 / 0) as server:
+        assert server.get().status == 500
