@@ -37,6 +37,7 @@ Glossary: one word, one meaning.
 
 from __future__ import annotations
 
+import _thread
 import os
 import re
 import select
@@ -72,7 +73,7 @@ MAX_FIELDS = 200  # header fields of a request (431), and trailer fields; a brow
 MAX_METHOD = 32  # bytes of a method (501); the longest registered one, UPDATEREDIRECTREF, has 17
 MAX_BLANK_LINES = 4  # empty lines before a request line (RFC 9112 §2.2: at least one should be ignored)
 MAX_CHUNK_LINE = 256  # bytes of a chunk's size with its extensions, which nobody uses
-MAX_NAMES = 1024  # names, values and paths that a cache remembers, so that no peer can fill the memory with them
+CACHE_ENTRIES, CACHE_LENGTH = 1024, 128  # names, fields and paths that a cache remembers, and their length, so that no peer can fill the memory
 HEAD_SECONDS = 10.0  # from the first byte of a head to its last
 BODY_RATE = 1024.0  # bytes a second that a body must arrive at on average, once read_timeout is over
 LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # what is discarded after a refusal, so that the peer gets to read it
@@ -93,8 +94,9 @@ REST_AFTER = 25  # monitor's looks (of STUCK seconds) without a call before it r
 
 DURATION = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-SIZES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 FOREVER = float("inf")
+LONGEST_POLL = 86400.0  # seconds; the kernel takes 24 days at most
 
 
 def go_duration(text: str) -> float:
@@ -111,36 +113,12 @@ def duration(text: str) -> float:
     return float(text) if re.fullmatch("[0-9]{1,9}", text) else go_duration(text)
 
 
-def positive_duration(text: str) -> float:
-    """Convert a duration above zero to seconds."""
-    if not (seconds := duration(text)):
-        raise ValueError("a duration above 0, such as 30s")
-    return seconds
-
-
-def limit_or_none(text: str) -> float | None:
-    """Convert a duration to seconds; 0 is no limit: None."""
-    return duration(text) or None
-
-
-def limit_or_forever(text: str) -> float:
-    """Convert a duration to seconds; 0 is no limit: infinity."""
-    return duration(text) or FOREVER
-
-
-def pool_duration(text: str) -> float:
-    """Convert a duration of at least the 90 s for which of-watchdog's pool may reuse an idle connection."""
-    if (seconds := duration(text)) < 90:
-        raise ValueError("a duration of at least 90s, for which of-watchdog may reuse an idle connection")
-    return seconds
-
-
 def size(text: str) -> int:
     """Convert a size such as `100MB`, `256KB` or `4096` to bytes; units are powers of 1024."""
-    match = re.fullmatch("([0-9]{1,15})(B|[KMG]?)(?:i?B)?", text, re.IGNORECASE)
-    if not match or not int(match[1]):
-        raise ValueError("a size above 0, such as 4096, 256KB or 100MB")
-    return int(match[1]) * SIZES[match[2].upper()]
+    match = re.fullmatch("([0-9]{1,15})(?:([KMG])(?:i?B)?|B)?", text, re.IGNORECASE | re.ASCII)
+    if not match:
+        raise ValueError("a size such as 4096, 256KB or 100MB")
+    return int(match[1]) * SIZES[(match[2] or "").upper()]
 
 
 def count(text: str) -> int:
@@ -148,27 +126,6 @@ def count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text):
         raise ValueError("a whole number")
     return int(text)
-
-
-def positive_count(text: str) -> int:
-    """Convert a whole number from 1 on."""
-    if not re.fullmatch("[0-9]{1,9}", text) or not int(text):
-        raise ValueError("a whole number from 1 on")
-    return int(text)
-
-
-def switch(text: str) -> bool:
-    """Convert a Go boolean (strconv.ParseBool)."""
-    if text.lower() not in ("1", "t", "true", "0", "f", "false"):
-        raise ValueError("true or false")
-    return text.lower() in ("1", "t", "true")
-
-
-def ready_moment(text: str) -> str:
-    """Check the moment at which the lock file appears."""
-    if text not in ("listen", "startup"):
-        raise ValueError("listen or startup")
-    return text
 
 
 def address(text: str) -> tuple[str, int]:
@@ -179,21 +136,47 @@ def address(text: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
+def at_least(least: float, convert: Callable[[str], float], takes: str) -> Callable[[str], float]:
+    """Make a converter that refuses what is below `least`, and says what it takes."""
+
+    def converted(text: str) -> float:
+        try:
+            if (value := convert(text)) >= least:
+                return value
+        except ValueError:
+            pass
+        raise ValueError(takes)
+
+    return converted
+
+
+def one_of(values: Mapping[str, Any], takes: str) -> Callable[[str], Any]:
+    """Make a converter of a few words, whatever their case."""
+
+    def converted(text: str) -> Any:
+        if text.lower() not in values:
+            raise ValueError(takes)
+        return values[text.lower()]
+
+    return converted
+
+
+switch = one_of({"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}, "true or false")  # strconv.ParseBool
 # name -> (what converts it, its default as it would be written); the README's table is checked against this one
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "upstream_url": (address, "http://127.0.0.1:5000"),
     "http_upstream_url": (address, ""),
-    "exec_timeout": (limit_or_none, "0"),
-    "read_timeout": (limit_or_forever, "30s"),
-    "write_timeout": (positive_duration, "30s"),
+    "exec_timeout": (duration, "0"),
+    "read_timeout": (duration, "30s"),
+    "write_timeout": (at_least(1e-9, duration, "a duration above 0, such as 30s"), "30s"),
     "healthcheck_interval": (duration, ""),
     "max_inflight": (count, "0"),
     "suppress_lock": (switch, "false"),
-    "ready_on": (ready_moment, "listen"),
-    "threads": (positive_count, "512"),
-    "max_body": (size, "100MB"),
-    "max_head": (size, "256KB"),
-    "keep_alive": (pool_duration, "120s"),
+    "ready_on": (one_of({"listen": "listen", "startup": "startup"}, "listen or startup"), "listen"),
+    "threads": (at_least(1, count, "a whole number from 1 on"), "512"),
+    "max_body": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "100MB"),
+    "max_head": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "256KB"),
+    "keep_alive": (at_least(90, duration, "a duration of at least 90s, for which of-watchdog may reuse an idle connection"), "120s"),
     "debug": (switch, "false"),
 }
 
@@ -230,11 +213,16 @@ class Settings:
         values["host"], values["port"] = values.pop("http_upstream_url") or values["upstream_url"]
         if values["healthcheck_interval"] is None:
             values["healthcheck_interval"] = values["write_timeout"]
+        values["exec_timeout"] = values["exec_timeout"] or None  # 0 is no limit, as for of-watchdog
+        values["read_timeout"] = values["read_timeout"] or FOREVER
         values["threads"] = min(values["threads"], values["max_inflight"] or values["threads"])
         self.__dict__.update(values)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"settings are read once; {name} cannot be changed")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"settings are read once; {name} cannot be deleted")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -249,6 +237,14 @@ def _converted(name: str, text: str) -> Any:
         return SETTINGS[name][0](text)
     except ValueError as takes:
         raise SettingsError(f"{name}={clipped(text)} is not valid: it takes {takes}") from None
+
+
+def remember(cache: dict[Any, Any], key: Any, value: Any, length: int) -> None:
+    """Keep `value` in a cache that stays small: nothing long, and all over again when it is full."""
+    if length <= CACHE_LENGTH:
+        if len(cache) >= CACHE_ENTRIES:
+            cache.clear()
+        cache[key] = value
 
 
 def clipped(value: object, length: int = 100) -> str:
@@ -286,24 +282,22 @@ class HTTPError(Exception):
         self.status, self.body, self.headers = status, body, headers
 
 
-class Missing(HTTPError, KeyError):
-    """A header, query parameter, form field or cookie that the function asked for is not there: 400 when the function lets it escape."""
+class BadRequest(HTTPError):
+    """What the function asked of the request is not there: 400, with a text that says so, when the function lets it escape."""
 
-    def __init__(self, what: str, name: object) -> None:
-        super().__init__(400, f"missing {what} {clipped(name)}\n", PLAIN)
-
-    def __str__(self) -> str:
-        return str(self.body).rstrip()
-
-
-class NotReadable(HTTPError, ValueError):
-    """The request's body is not what the function took it for: 400 when the function lets it escape."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(400, why + "\n", PLAIN)
+    def __init__(self, text: str) -> None:
+        super().__init__(400, text + "\n", PLAIN)
 
     def __str__(self) -> str:
         return str(self.body).rstrip()
+
+
+class Missing(BadRequest, KeyError):
+    """A header, query parameter, form field or cookie that is missing."""
+
+
+class NotReadable(BadRequest, ValueError):
+    """A body that is not what the function took it for."""
 
 
 # ---- 3. bytes -> Request: pure and strict, raises HTTPError (RFC 9112 §2 to §6) --------------------------------------
@@ -335,13 +329,6 @@ class Request:
         self.refusal: HTTPError | None = None
 
 
-def refused(error: HTTPError) -> Request:
-    """Make the request that stands for one which could not be read."""
-    request = Request("GET", "/", True, {}, {})
-    request.refusal, request.keep_alive = error, False
-    return request
-
-
 def is_text(piece: bytes | bytearray) -> bool:
     """Tell whether a piece of a head holds only bytes that one may, and each CR and LF in a CRLF."""
     return not piece.translate(None, TEXT) and piece.count(b"\r\n") == piece.count(b"\r") == piece.count(b"\n")
@@ -356,9 +343,9 @@ def parse_head(head: bytes) -> Request:
     if len(lines) > MAX_FIELDS + 1:
         raise HTTPError(431)
     fields, repeated = parse_fields(lines)
-    target_authority(method, target, fields)
     if modern or "HTTP_HOST" in fields:
         check_host(fields.get("HTTP_HOST", ""))
+    target_authority(method, target, fields)
     request = Request(method, target, modern, fields, repeated)
     request.length = body_framing(modern, fields)
     if modern and "HTTP_EXPECT" in fields:
@@ -411,8 +398,7 @@ def environ_key(name: str) -> str:
         key = ""
     elif key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         key = "HTTP_" + key
-    if len(ENVIRON_KEYS) < MAX_NAMES:
-        ENVIRON_KEYS[name] = key
+    remember(ENVIRON_KEYS, name, key, len(name))
     return key
 
 
@@ -421,9 +407,9 @@ def target_authority(method: str, target: str, fields: dict[str, str]) -> None:
     if target[0] == "/" or (target == "*" and method == "OPTIONS"):
         return
     match = re.match(r"https?://([^/?#]*)", target, re.IGNORECASE)
-    if match is None or not is_authority(match[1]):
+    if match is None:
         raise HTTPError(400)
-    check_host(fields.get("HTTP_HOST", match[1]))
+    check_host(match[1])
     fields["HTTP_HOST"] = match[1]
 
 
@@ -431,6 +417,11 @@ def check_host(host: str) -> None:
     """Raise HTTPError 400 unless `host` is one host, with or without a port; two Host fields were joined with a comma and a space."""
     if not is_authority(host):
         raise HTTPError(400)
+    if host[0] == "[":
+        try:
+            socket.inet_pton(socket.AF_INET6, host[1 : host.index("]")])
+        except OSError:
+            raise HTTPError(400) from None
 
 
 def body_framing(modern: bool, fields: dict[str, str]) -> int:
@@ -443,7 +434,8 @@ def body_framing(modern: bool, fields: dict[str, str]) -> int:
             raise HTTPError(400)
         if coding.lower() == "chunked":
             return CHUNKED
-        raise HTTPError(400 if not coding or coding.lower().endswith("chunked") else 501)
+        codings = {single.strip(" \t").lower() for single in coding.split(",")}
+        raise HTTPError(400 if codings <= {"chunked", ""} else 501)
     if length is None or not re.fullmatch("[0-9]{1,19}", length):
         raise HTTPError(400)
     return int(length)
@@ -493,13 +485,14 @@ class LengthBody:
 class ChunkedBody:
     """A body in chunks (RFC 9112 §7.1); raises HTTPError for framing that is not valid, 413 for more than `most` bytes in total."""
 
-    __slots__ = ("complete", "data", "left", "most", "step", "trailer_room", "trailers")
+    __slots__ = ("complete", "data", "left", "most", "searched", "step", "trailer_room", "trailers")
 
     def __init__(self, most: int, trailer_room: int) -> None:
         self.data, self.most = bytearray(), most
         self.left = 0  # bytes of the current chunk that have not arrived
         self.step = ChunkedBody._size_line  # not bound: a bound method would make a cycle that only the collector frees
         self.trailers, self.trailer_room = 0, trailer_room
+        self.searched = 0  # bytes of an incomplete line that hold no LF
         self.complete = False
 
     def feed(self, data: bytes | bytearray) -> int:
@@ -514,9 +507,10 @@ class ChunkedBody:
 
     def _line(self, data: bytes | bytearray, start: int, most: int, status: int) -> bytes:
         """Return the line at `start` with its end, b"" if that has not arrived; raise HTTPError for one of more than `most` bytes."""
-        end = data.find(b"\n", start, start + most + 2)
+        end = data.find(b"\n", start + self.searched, start + most + 2)
         if end < 0 and len(data) - start >= most + 2:
             raise HTTPError(status)
+        self.searched = len(data) - start if end < 0 else 0
         return bytes(data[start : end + 1])
 
     def _size_line(self, data: bytes | bytearray, start: int) -> int:
@@ -575,106 +569,103 @@ class RequestReader:
     `waiting` says what has begun and is not complete: "head", "body" or "" for neither.
     """
 
-    __slots__ = ("blank_lines", "buffer", "checked", "max_body", "max_head", "pending", "searched", "waiting")
+    __slots__ = ("blank_lines", "buffer", "line_ended", "max_body", "max_head", "pending", "scanned", "waiting")
 
     def __init__(self, max_head: int, max_body: int) -> None:
         self.max_head, self.max_body = max_head, max_body
-        self.buffer: bytes | bytearray = b""  # what has arrived and belongs to no complete request
+        self.buffer = bytearray()  # what has arrived and belongs to no complete request
         self.pending: tuple[Request, LengthBody | ChunkedBody] | None = None  # the request whose body is being read
         self.waiting = ""
-        self.blank_lines = self.checked = self.searched = 0
+        self.blank_lines = self.scanned = 0  # scanned: bytes of an incomplete head that are good so far
+        self.line_ended = False  # whether the end of the request line has come
 
     def receive(self, data: bytes) -> Request | None:
         """Add `data`; return the request that is complete now, or refused, or None while more has to come.
 
         Call it with b"" for a further request in what has already arrived.
         """
-        if self.buffer:
-            buffer = self.buffer
-            buffer += data  # in place where it is a bytearray
-        else:
-            buffer = data
+        start = data
         try:
-            return self._read_head(buffer) if self.pending is None else self._read_body(buffer, *self.pending)
+            if self.pending is None and not self.buffer:
+                end = data.find(b"\r\n\r\n")
+                if 0 < end <= MAX_LINE and end <= self.max_head and data[0] != 13:  # a whole head, as nearly always: no copy of it
+                    self.buffer += data[end + 4 :]
+                    return self._framed(parse_head(data[:end]))
+            self.buffer += data
+            if self.pending is not None:
+                return self._read_body(*self.pending)
+            self._skip_blank_lines()
+            start = bytes(self.buffer[:5])
+            return self._read_head()
         except HTTPError as error:
-            return self._refuse(error)
+            return self._refuse(error, start)
 
     def give_up(self, status: int) -> Request | None:
         """Return the refusal of a request that has begun and will not be completed, None where none has begun."""
-        return self._refuse(HTTPError(status)) if self.waiting else None
+        return self._refuse(HTTPError(status), bytes(self.buffer[:5])) if self.waiting else None
 
-    def _refuse(self, error: HTTPError) -> Request:
-        request = self.pending[0] if self.pending else refused(error)
-        request.refusal, request.keep_alive = error, False
-        self.pending, self.waiting, self.buffer = None, "", b""
+    def _refuse(self, error: HTTPError, start: bytes) -> Request:
+        request = self.pending[0] if self.pending else Request("HEAD" if start.startswith(b"HEAD ") else "GET", "/", True, {}, {})
+        request.refusal = error.with_traceback(None)  # its frames hold this request: a cycle that only the collector would free
+        request.keep_alive = False
+        self.pending, self.waiting = None, ""
+        self.buffer.clear()
         return request
 
-    def _read_head(self, buffer: bytes | bytearray) -> Request | None:
-        if buffer[:1] in (b"\r", b"\n"):
-            buffer = self._skip_blank_lines(buffer)
-        end = buffer.find(b"\r\n\r\n", self.searched)
+    def _read_head(self) -> Request | None:
+        buffer = self.buffer
+        end = buffer.find(b"\r\n\r\n", max(0, self.scanned - 3))
         if end < 0 or end > MAX_LINE or end > self.max_head:
-            self._check_start(buffer, end)
+            self._check_start(end)
         if end < 0:
-            self._keep_head(buffer)
+            self.waiting = "head" if buffer else ""
             return None
-        request = parse_head(bytes(buffer[:end]))
-        if self.waiting or self.blank_lines:
-            self.waiting = ""
-            self.blank_lines = self.checked = self.searched = 0
-        rest = buffer[end + 4 :]
-        if request.length:
-            return self._begin_body(rest, request)
-        self.buffer = rest
-        return request
+        head = bytes(buffer[:end])
+        del buffer[: end + 4]
+        self.blank_lines = self.scanned = 0
+        self.line_ended, self.waiting = False, ""
+        return self._framed(parse_head(head))
 
-    def _keep_head(self, buffer: bytes | bytearray) -> None:
-        """Keep an incomplete head in a buffer that grows in place, and where its search goes on: linear time, however it is sliced."""
-        self.buffer = bytearray(buffer) if type(buffer) is bytes else buffer
-        self.waiting = "head" if buffer else ""
-        self.searched = max(0, len(buffer) - 3)
-
-    def _skip_blank_lines(self, buffer: bytes | bytearray) -> bytes | bytearray:
-        while buffer[:2] == b"\r\n" and self.blank_lines < MAX_BLANK_LINES:
-            buffer, self.blank_lines = buffer[2:], self.blank_lines + 1
-        if buffer[:1] in (b"\r", b"\n") and buffer != b"\r":
+    def _skip_blank_lines(self) -> None:
+        while self.buffer.startswith(b"\r\n") and self.blank_lines < MAX_BLANK_LINES:
+            del self.buffer[:2]
+            self.blank_lines, self.scanned = self.blank_lines + 1, 0
+        if self.buffer.startswith((b"\r\n", b"\n")):
             raise HTTPError(400)
-        self.searched = 0
-        return buffer
 
-    def _check_start(self, buffer: bytes | bytearray, end: int) -> None:
+    def _check_start(self, end: int) -> None:
         """Refuse a head as soon as it cannot become a good one: what is wrong first decides, however it was sliced."""
-        line_end = buffer.find(b"\r\n", 0, MAX_LINE + 2)
-        limit, status = (MAX_LINE + 2, 414) if line_end < 0 else (self.max_head + 4, 431)
+        buffer, scanned = self.buffer, self.scanned
+        if not self.line_ended:
+            self.line_ended = buffer.find(b"\r\n", scanned, MAX_LINE + 2) >= 0
+        limit, status = (self.max_head + 4, 431) if self.line_ended else (MAX_LINE + 2, 414)
         known = min(len(buffer) if end < 0 else end, limit)
         if buffer[known - 1 : known] == b"\r":
             known -= 1  # its LF may still come
-        if not is_text(buffer[self.checked : known]):
+        if not is_text(buffer[scanned:known]):
             raise HTTPError(400)
         if len(buffer) >= limit and not 0 <= end <= limit - 4:
             raise HTTPError(status)
-        self.checked = known
+        self.scanned = known
 
-    def _begin_body(self, rest: bytes | bytearray, request: Request) -> Request | None:
+    def _framed(self, request: Request) -> Request | None:
+        """Return a request without a body, or begin to read that."""
         length = request.length
+        if not length:
+            return request
         if length > self.max_body:
             request.refusal = HTTPError(413)
         if request.refusal:  # while its body still arrives: what follows is not a request
             self.pending = (request, LengthBody(0))
             raise request.refusal
-        if 0 < length <= len(rest):  # all of it came with the head
-            request.body = bytes(rest[:length])
-            self.buffer = rest[length:]
-            return request
-        if rest:
+        if self.buffer:
             request.expects_continue = False  # it did not wait
         body = ChunkedBody(self.max_body, self.max_head) if length == CHUNKED else LengthBody(length)
         self.pending = (request, body)
-        return self._read_body(rest, request, body)
+        return self._read_body(request, body)
 
-    def _read_body(self, buffer: bytes | bytearray, request: Request, body: LengthBody | ChunkedBody) -> Request | None:
-        taken = body.feed(buffer)
-        self.buffer = buffer[taken:]
+    def _read_body(self, request: Request, body: LengthBody | ChunkedBody) -> Request | None:
+        del self.buffer[: body.feed(self.buffer)]
         if not body.complete:
             self.waiting = "body"
             return None
@@ -768,7 +759,7 @@ class Body(bytes):
         """Decode by the charset of Content-Type, else as UTF-8; bytes that are not valid are replaced."""
         try:
             return self.decode(self.charset, "replace")
-        except LookupError:  # no such charset
+        except (LookupError, ValueError):  # no such charset, or one that can do no replacing
             return self.decode("utf-8", "replace")
 
     def __format__(self, spec: str) -> str:
@@ -779,12 +770,12 @@ class Values(Mapping[str, str]):
     """What Headers and Query have in common."""
 
     def get(self, name: str, default: Any = None, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002 (Werkzeug's name)
-        """Return the value of `name`, converted by `type`; `default` where it is missing or does not convert (ValueError, TypeError)."""
+        """Return the value of `name`, converted by `type`; `default` where it is missing or does not convert."""
         if name not in self:
             return default
         try:
             return type(self[name]) if type else self[name]
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, ArithmeticError):  # the last one is Decimal's
             return default
 
 
@@ -797,7 +788,7 @@ class Headers(Values):
     def __getitem__(self, name: str) -> str:
         value = self._environ.get(header_key(name))
         if value is None:
-            raise Missing("header", name)
+            raise Missing(f"missing header {clipped(name)}")
         return str(value)
 
     def __contains__(self, name: object) -> bool:
@@ -842,7 +833,7 @@ class Query(Values):
     def __getitem__(self, name: str) -> str:
         values = self._values.get(name)
         if values is None:
-            raise Missing(self._what, name)
+            raise Missing(f"missing {self._what} {clipped(name)}")
         return values[0]
 
     def __contains__(self, name: object) -> bool:
@@ -872,7 +863,7 @@ def parse_query(text: str, what: str = "query parameter") -> Query:
         return Query((), what)
     from urllib.parse import parse_qsl  # 2 to 3 ms, and many functions read no query
 
-    return Query(parse_qsl(text, keep_blank_values=True, errors="replace"), what)
+    return Query(parse_qsl(utf8(text), keep_blank_values=True, errors="replace"), what)
 
 
 def parse_cookies(text: str) -> Query:
@@ -959,7 +950,7 @@ class Event:
     def json(self) -> Any:
         """Return the body as JSON, whatever its Content-Type; raise a 400 for one that is not."""
         try:
-            return json_codec().decoder.decode(self.body.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
+            return json_codec()[1](self.body.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise NotReadable(f"the body is not valid JSON: {clipped(str(error)).strip(chr(39))}") from None
 
@@ -986,25 +977,6 @@ def read_input(environ: dict[str, Any]) -> bytes:
     return bytes(environ["wsgi.input"].read()) if environ.get("wsgi.input_terminated") else b""
 
 
-class Site:
-    """What is the same in every call's context."""
-
-    def __init__(self, env: Mapping[str, str], exec_timeout: float | None) -> None:
-        self.env, self.exec_timeout = env, exec_timeout
-
-    @lazy
-    def hostname(self) -> str:
-        return self.env.get("HOSTNAME") or socket.gethostname()
-
-    @lazy
-    def function_name(self) -> str | None:
-        return self.env.get("OPENFAAS_NAME") or None
-
-    @lazy
-    def namespace(self) -> str | None:
-        return self.env.get("OPENFAAS_NAMESPACE") or read_text("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-
-
 def read_text(path: str) -> str | None:
     """Return a file's text without white space around it, None where it cannot be read."""
     try:
@@ -1021,23 +993,25 @@ class Context:
     deadline: end of this call's time on time.monotonic's clock in seconds, or None.
     """
 
-    def __init__(self, site: Site, environ: dict[str, Any]) -> None:
-        self._site, self._environ = site, environ
-        self._started = time.monotonic() if site.exec_timeout else 0.0
+    hostname: str
+    function_name: str | None
+    namespace: str | None
+    _exec_timeout: float | None
 
-    @property
-    def hostname(self) -> str:
-        return str(self._site.hostname)
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+        self._started = time.monotonic() if self._exec_timeout else 0.0
 
-    @property
-    def function_name(self) -> str | None:
-        name: str | None = self._site.function_name
-        return name
-
-    @property
-    def namespace(self) -> str | None:
-        namespace: str | None = self._site.namespace
-        return namespace
+    @classmethod
+    def of(cls, env: Mapping[str, str], exec_timeout: float | None) -> type[Context]:
+        """Make the class of one function's contexts: what is the same in all of them stands on the class."""
+        attributes = {
+            "hostname": env.get("HOSTNAME") or socket.gethostname(),
+            "function_name": env.get("OPENFAAS_NAME") or None,
+            "namespace": env.get("OPENFAAS_NAMESPACE") or read_text("/var/run/secrets/kubernetes.io/serviceaccount/namespace"),
+            "_exec_timeout": exec_timeout,
+        }
+        return type("Context", (cls,), attributes)
 
     @lazy
     def call_id(self) -> str:
@@ -1045,13 +1019,13 @@ class Context:
 
     @lazy
     def deadline(self) -> float | None:
-        if self._site.exec_timeout is None:
+        if self._exec_timeout is None:
             return None
         try:  # of-watchdog ignores an X-Timeout that is malformed, or larger than its own
             seconds = go_duration(self._environ.get("HTTP_X_TIMEOUT", ""))
         except ValueError:
             seconds = FOREVER
-        return float(self._started + min(seconds, self._site.exec_timeout))
+        return self._started + min(seconds, self._exec_timeout)
 
     def remaining(self) -> float | None:
         """Return the seconds left of this call's time, below 0 once it is over; None where there is no limit."""
@@ -1069,11 +1043,14 @@ class Context:
 
 HTML, BINARY, JSON, LINES = "text/html; charset=utf-8", "application/octet-stream", "application/json", "application/x-ndjson"
 ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"))
+OTHER, OWN, LENGTH, CONNECTION = range(4)
 # Fields that are the server's: those between two hops (RFC 9110 §7.6.1), the framing, and Date and Server
-OWN_FIELDS = frozenset(
-    ("content-length", "date", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "server", "te", "trailer",
-     "transfer-encoding", "upgrade")
-)  # fmt: skip
+FIELD_KINDS = {
+    **dict.fromkeys(("date", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "server"), OWN),
+    **dict.fromkeys(("te", "trailer", "transfer-encoding", "upgrade"), OWN),
+    "content-length": LENGTH,
+    "connection": CONNECTION,
+}
 JSON_TYPES: dict[str, Callable[[Any], Any]] = {
     "datetime.datetime": lambda value: value.isoformat(),
     "datetime.date": lambda value: value.isoformat(),
@@ -1138,19 +1115,25 @@ def from_tuple(result: tuple[Any, ...]) -> Response:
     return from_parts(200, second, body) if isinstance(second, (list, Mapping)) else from_parts(second, (), body)
 
 
-def from_parts(status: Any, headers: Any, body: Any) -> Response:
-    """Put a response together: the function's own Content-Type wins, and a body where none is allowed is dropped with a warning."""
+def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response:
+    """Put a response together: the function's own Content-Type wins, then `kind`, then that of the body; where none is allowed, it is dropped."""
     code = to_status(status)
     pairs = to_pairs(headers) if headers else []
-    content, kind = encode_body(body)
-    if code in (204, 304) and content != b"":
-        warn_once(f"a body with status {code} is not sent")
-        if isinstance(content, Stream):
-            content.close()
-        content, kind = b"", None
-    if kind and not (pairs and any(name.lower() == "content-type" for name, _ in pairs)):
-        pairs.insert(0, ("Content-Type", kind))
+    content, natural = encode_body(body)
+    if code in (204, 304):
+        return without_body(code, pairs, content)
+    if not (pairs and any(name.lower() == "content-type" for name, _ in pairs)):
+        pairs.insert(0, ("Content-Type", kind or natural))
     return Response(code, pairs, content)
+
+
+def without_body(status: int, headers: HeaderPairs, content: bytes | Stream) -> Response:
+    """Make the response of a status that has no body, and warn of one that the function gave it."""
+    if content != b"":
+        warn_once(f"a body with status {status} is not sent")
+    if isinstance(content, Stream):
+        content.close()
+    return Response(status, [pair for pair in headers if pair[0].lower() != "content-type"], b"")
 
 
 def to_status(status: Any) -> int:
@@ -1174,12 +1157,13 @@ def to_pairs(headers: Any) -> HeaderPairs:
         for single in value if isinstance(value, (list, tuple)) else (value,):
             text = str(single) if type(single) is int else single
             field_line(name, text)
-            if name.lower() not in OWN_FIELDS and (name.lower() != "connection" or text.lower() == "close"):
+            kind = FIELD_KINDS.get(name.lower(), OTHER)
+            if kind == OTHER or (kind == CONNECTION and text.lower() == "close"):
                 pairs.append((name, text))
     return pairs
 
 
-def encode_body(body: Any) -> tuple[bytes | Stream, str | None]:
+def encode_body(body: Any) -> tuple[bytes | Stream, str]:
     """Convert a body to its bytes, or to a stream, and its Content-Type: the common types first."""
     kind = type(body)
     if kind is dict or kind is list:
@@ -1189,17 +1173,18 @@ def encode_body(body: Any) -> tuple[bytes | Stream, str | None]:
     if kind is bytes:
         return body, BINARY
     if body is None:
-        return b"", None
+        return b"", HTML
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body), BINARY
     if isinstance(body, str) and not is_enum(body):
         return encode_text(body), HTML
     if isinstance(body, BaseException):  # seen in the wild: {"statusCode": 500, "body": error}
         return encode_text(str(body)), HTML
-    if hasattr(body, "read"):
-        return open_stream(file_pieces(body))
+    if callable(getattr(body, "read", None)):
+        body = file_pieces(body)
     if hasattr(body, "__next__"):
-        return open_stream(body)
+        stream = Stream(body)
+        return stream, stream.kind
     return encode_json(body), JSON
 
 
@@ -1216,23 +1201,16 @@ def encode_text(text: str) -> bytes:
         raise ResultError(f"body {clipped(text)} is not valid Unicode: {error.reason} at {error.start}") from None
 
 
-class Codec:
-    """The JSON encoder and decoder, made once."""
+CODEC: list[tuple[Callable[[Any], str], Callable[[str], Any]]] = []
 
-    def __init__(self) -> None:
+
+def json_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
+    """Return the functions that encode and decode JSON, made once."""
+    if not CODEC:
         from json import JSONDecoder, JSONEncoder  # 1 to 3 ms, and it is needed with the first JSON only
 
-        self.encoder = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=json_default)
-        self.decoder = JSONDecoder(parse_constant=not_json)
-
-
-CODEC: list[Codec] = []
-
-
-def json_codec() -> Codec:
-    """Return the process's Codec."""
-    if not CODEC:
-        CODEC.append(Codec())
+        encoder = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=json_default)
+        CODEC.append((encoder.encode, JSONDecoder(parse_constant=not_json).decode))
     return CODEC[0]
 
 
@@ -1244,7 +1222,7 @@ def not_json(constant: str) -> NoReturn:
 def encode_json(value: Any) -> bytes:
     """Convert a value to JSON in UTF-8, unescaped; raise ResultError for what JSON cannot say."""
     try:
-        return json_codec().encoder.encode(value).encode("utf-8")
+        return json_codec()[0](value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise ResultError(f"body {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}") from None
 
@@ -1299,12 +1277,6 @@ class StreamFailed(Exception):
     """A stream failed after its first item, and the log has it already: the server can only cut the response."""
 
 
-def open_stream(items: Iterator[Any]) -> tuple[Stream, str]:
-    """Begin a stream; return it with the Content-Type of its first item."""
-    stream = Stream(items)
-    return stream, stream.kind
-
-
 def encode_item(item: Any) -> tuple[bytes, str]:
     """Convert one item of a stream to bytes and the Content-Type that it would give the stream."""
     if isinstance(item, (dict, list)):
@@ -1340,8 +1312,7 @@ def field_line(name: str, value: str) -> bytes:
     if not isinstance(value, str) or not is_field_value(value):
         raise ResultError(f"header {name} with value {clipped(value)} cannot be sent: it takes latin-1 text without control characters")
     line = f"{name}: {value}\r\n".encode("latin-1")
-    if len(FIELD_LINES) < MAX_NAMES and len(line) <= 128:
-        FIELD_LINES[name, value] = line
+    remember(FIELD_LINES, (name, value), line, len(line))
     return line
 
 
@@ -1353,7 +1324,7 @@ def log(text: str) -> None:
     try:
         sys.stderr.write(text if text.endswith("\n") else text + "\n")
         sys.stderr.flush()
-    except (OSError, ValueError):  # a broken pipe, a full disk, a closed file
+    except (OSError, ValueError, AttributeError):  # a broken pipe, a full disk, a closed file, no file at all
         pass
 
 
@@ -1362,7 +1333,7 @@ WARNED: set[str] = set()
 
 def warn_once(message: str) -> None:
     """Log a warning, once a process for each distinct message."""
-    if message not in WARNED and len(WARNED) < MAX_NAMES:
+    if message not in WARNED and len(WARNED) < CACHE_ENTRIES:
         WARNED.add(message)
         log(f"WARNING {message}")
 
@@ -1387,14 +1358,14 @@ class Application:
         env = os.environ if env is None else env
         settings = settings or Settings.from_env(env)
         self.handle, self.debug = handle, settings.debug
-        self.site = Site(env, settings.exec_timeout)
+        self.context = Context.of(env, settings.exec_timeout)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        event, context = Event(environ), Context(self.site, environ)
+        event, context = Event(environ), self.context(environ)
         try:
             result = self.handle(event, context)
-            if callable(result):  # a WSGI response object
-                return result(environ, start_response)  # type: ignore[no-any-return]
+            if callable(result):
+                return self._relay(result, environ, start_response, event, context)
             response = to_response(result)
         except BaseException as error:  # SystemExit too: a function's sys.exit ends its call, not the server
             response = self._failure(error, event, context)
@@ -1405,13 +1376,24 @@ class Application:
         body.failed = lambda: self._report(sys.exception(), event, context, 0)
         return body
 
+    def _relay(
+        self, answer: WSGIApplication, environ: dict[str, Any], start_response: StartResponse, event: Event, context: Context
+    ) -> Iterable[bytes]:
+        """Let a WSGI response object answer for itself."""
+        try:
+            return answer(environ, start_response)
+        except BaseException as error:
+            response = self._failure(error, event, context)
+            start_response(status_line(response.status), response.headers, sys.exc_info())  # it may have called it before
+            return [response.body] if isinstance(response.body, bytes) else response.body
+
     def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
         """Convert what `handle` raised to a response: an HTTPError's own, else a 500 with a record in the log."""
         if isinstance(error, HTTPError):
             try:
                 return from_error(error)
             except Exception as second:
-                error = second
+                return self._failure(second, event, context)
         trace = self._report(error, event, context, 1)
         text = f"Internal Server Error\ncall id: {clipped(context.call_id).strip(chr(39))}\n"
         return Response(500, PLAIN[:], (text + trace if self.debug else text).encode("utf-8", "replace"))
@@ -1425,12 +1407,11 @@ class Application:
 
 def from_error(error: HTTPError) -> Response:
     """Convert an HTTPError to the response of the same envelope; without a body, the status's own phrase as text/plain."""
-    response = from_parts(error.status, error.headers, error.body)
-    if error.body is None and response.status not in (204, 304):
-        response.body = (status_line(response.status)[4:] + "\n").encode()
-        given = {name.lower() for name, _ in response.headers}
-        response.headers += [pair for pair in PLAIN if pair[0].lower() not in given]
-    return response
+    if error.body is not None:
+        return from_parts(error.status, error.headers, error.body)
+    code = to_status(error.status)
+    phrase = None if code in (204, 304) else status_line(code)[4:] + "\n"
+    return from_parts(code, error.headers, phrase, "text/plain; charset=utf-8")
 
 
 def load_function(target: str = "") -> Callable[[Any, Any], Any]:
@@ -1463,6 +1444,9 @@ def import_file(path: str) -> ModuleType:
     folder, file = os.path.split(path)
     if not os.path.isfile(path):
         raise SettingsError(f"TARGET {clipped(folder)} holds no {file}")
+    name = file.removesuffix(".py")
+    if "." in name:
+        raise SettingsError(f"TARGET {clipped(file)} cannot be imported: it takes a name without dots")
     from importlib import import_module
 
     package = type(sys)("function")
@@ -1472,8 +1456,8 @@ def import_file(path: str) -> ModuleType:
     if os.path.isfile(package.__file__):
         with open(package.__file__, "rb") as source:
             exec(compile(source.read(), package.__file__, "exec"), package.__dict__)  # noqa: S102 (what an import does)
-    module = import_module("function." + file.removesuffix(".py"))
-    sys.modules.setdefault(file.removesuffix(".py"), module)  # for `import handler`: one module, never two copies
+    module = import_module("function." + name)
+    sys.modules.setdefault(name, module)  # for `import handler`: one module, never two copies
     return module
 
 
@@ -1483,7 +1467,8 @@ def entry_point(module: ModuleType, name: str) -> Callable[[Any, Any], Any]:
     if callable(handle):
         return handle  # type: ignore[no-any-return]
     defined = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
-    raise LoadError(f"{module.__file__} defines no function {name}(event, context); it defines: {', '.join(defined) or 'none'}")
+    where = getattr(module, "__file__", module.__name__)
+    raise LoadError(f"{where} defines no function {name}(event, context); it defines: {', '.join(defined) or 'none'}")
 
 
 def make_application(target: str = "") -> Application:
@@ -1497,8 +1482,6 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STATUS_BYTES: dict[str, bytes] = {}  # checked before
 is_status = re.compile(r"[2-5][0-9]{2} [\t\x20-\x7e\x80-\xff]*").fullmatch
 BODILESS = (b"204", b"304")  # statuses without a body (RFC 9110 §6.4.1); those of 1xx cannot be sent at all
-OTHER, OWN, LENGTH, CONNECTION = range(4)
-FIELD_KINDS = {**dict.fromkeys(OWN_FIELDS, OWN), "content-length": LENGTH, "connection": CONNECTION}
 
 
 def status_bytes(status: str) -> bytes:
@@ -1508,8 +1491,7 @@ def status_bytes(status: str) -> bytes:
         if type(status) is not str or not is_status(status):
             raise ResultError(f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase")
         line = status.encode("latin-1")
-        if len(STATUS_BYTES) < MAX_NAMES:
-            STATUS_BYTES[status] = line
+        remember(STATUS_BYTES, status, line, len(line))
     return line
 
 
@@ -1517,7 +1499,7 @@ class Disconnected(Exception):
     """The peer has gone, or takes nothing any more; nobody is to blame."""
 
 
-class Clock:
+class DateLines:
     """The Date and Server lines of a response, made once a second."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
@@ -1533,6 +1515,8 @@ class Clock:
 
 class Exchange(BaseHandler):
     """Run a WSGI application for one request and send its response: the last gate before the wire.
+
+    Of BaseHandler it keeps the hooks and the order of events; each method says which default it corrects.
 
     Arguments: request; connection, which sends (`send` at once, keeping what does not fit, and `send_all`, which waits for its peer); server,
     for its part of the environ, whether it is closing, and to be told before the first wait.
@@ -1642,9 +1626,10 @@ class Exchange(BaseHandler):
         return self._head(b"" if self.status_bytes[:3] in BODILESS else b"Content-Length: %d\r\n" % length)
 
     def _head(self, framing: bytes) -> bytes:
-        return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (self.status_bytes, self.server.date.fields(), b"".join(self.lines), framing, self._connection())
+        return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (self.status_bytes, self.server.date.fields(), b"".join(self.lines), framing, self._persistence())
 
-    def _connection(self) -> bytes:
+    def _persistence(self) -> bytes:
+        """Return the Connection field, where one is needed, and stay by what it says."""
         if not self.keep_alive or self.server.closing:
             self.keep_alive = False
             return b"Connection: close\r\n"
@@ -1652,7 +1637,7 @@ class Exchange(BaseHandler):
 
     def _send_stream(self) -> None:
         self.server.before_stream(self.connection)
-        for item in self.result or ():
+        for item in self.result:
             self.write(item)
             if self._bodiless():
                 break
@@ -1668,24 +1653,24 @@ class Exchange(BaseHandler):
         if type(data) is not bytes:
             raise ResultError(f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes")
         head = b"" if self.headers_sent else self._stream_head()
-        self.headers_sent = True
-        self.bytes_sent += len(data)
+        sent = self.bytes_sent + len(data)
         if self._bodiless():
             data = b""
         elif self.chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-        elif self.length is not None and self.bytes_sent > self.length:
+        elif self.length is not None and sent > self.length:
             raise ResultError(f"header Content-Length promised {self.length} bytes, and the body has more")
+        self.headers_sent, self.bytes_sent = True, sent
         if head or data:
             self._write(head + data)
 
     def _stream_head(self) -> bytes:
         if self.status is None:
             raise RuntimeError("the application did not call start_response before its first item")
-        if self.length is not None:
-            return self._head(b"Content-Length: %d\r\n" % self.length)
         if self.status_bytes[:3] in BODILESS:
             return self._head(b"")
+        if self.length is not None:
+            return self._head(b"Content-Length: %d\r\n" % self.length)
         self.chunked = self.request.modern and self.request.method != "HEAD"
         self.keep_alive = self.keep_alive and self.request.modern  # to HTTP/1.0 the end of a stream is the connection's
         return self._head(b"Transfer-Encoding: chunked\r\n" if self.request.modern else b"")
@@ -1744,7 +1729,8 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 #
 # Invariants. A connection has one owner: the selector (and so the leader) where its `mask` is not 0, else the one thread that runs it.
 # No thread polls without the lead. Whoever gives the lead away takes the connection in hand off the selector under the same lock, and
-# only a thread that is there to take the lead gets it: it is never lost. A leader with no possible successor runs no call; it queues it.
+# gives it to a thread that is there: it is never lost. One thread more than may block is kept for it, and where none is left to take it,
+# the leader runs no call that it can queue. All that changes hands does so under `lock`; the rest is its owner's.
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 
@@ -1752,15 +1738,13 @@ IN, OUT = select.EPOLLIN, select.EPOLLOUT
 class Connection:
     """One socket: its reader, what is still to be sent, and until when it may wait for its peer."""
 
-    __slots__ = ("aborted", "closing", "deadline", "discarded", "fd", "fresh", "mask", "out", "patience", "peer", "reader", "request",
-                 "since", "sock", "stage")  # fmt: skip
+    __slots__ = ("aborted", "closing", "deadline", "discarded", "fd", "fresh", "mask", "out", "patience", "peer", "reader", "since", "sock", "stage")
 
     def __init__(self, sock: socket.socket, peer: str, reader: RequestReader, patience: float) -> None:
         self.sock, self.fd, self.peer, self.reader = sock, sock.fileno(), peer, reader
         self.patience = patience  # seconds without progress on what is sent
         self.mask = 0  # what the selector watches it for; 0 while a thread owns it
         self.out: bytes | memoryview = b""  # what the kernel did not take yet
-        self.request: Request | None = None  # complete, and not begun
         self.stage, self.since = "", 0.0  # what is being read, "head" or "body", and when it began
         self.deadline = FOREVER
         self.closing = False  # no more requests; with nothing left to send: discard until the peer has gone
@@ -1770,11 +1754,17 @@ class Connection:
 
     def is_idle(self) -> bool:
         """Tell whether the peer has all that it asked for and may ask for more: the state after most exchanges."""
-        return not (self.out or self.closing or self.aborted or self.reader.buffer or self.stage)
+        return not (self.out or self.closing or self.aborted or self.reader.buffer or self.reader.waiting)
 
     def has_more(self) -> bool:
         """Tell whether another request, or its beginning, came with the last one: that is looked at before more is received."""
         return bool(self.reader.buffer) and not self.reader.waiting
+
+    def next_request(self) -> Request | None:
+        """Return a further request that has already arrived, if it is its turn."""
+        if self.out or self.closing or self.aborted or not self.has_more():
+            return None
+        return self.reader.receive(b"")
 
     def receive(self) -> bytes | None:
         """Return what has arrived, b"" at the peer's end, None if there is nothing yet or the connection is lost."""
@@ -1797,26 +1787,27 @@ class Connection:
         if sent < len(data):
             self.out = memoryview(data)[sent:]
 
+    def send_rest(self) -> None:
+        """Go on sending what is left."""
+        try:
+            sent = self.sock.send(self.out)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.out = b""
+            raise Disconnected from error
+        self.out = self.out[sent:] or b""  # an empty view would keep the whole answer in memory
+
     def send_all(self, data: bytes) -> None:
         """Send all of it and wait for the peer where need be, at most `patience` seconds for each bit of progress."""
         self.send(data)
         while self.out:
             waiter = select.poll()
             waiter.register(self.fd, select.POLLOUT)
-            if not waiter.poll(min(self.patience, 86400) * 1000):
+            if not waiter.poll(min(self.patience, LONGEST_POLL) * 1000):
                 self.out = b""
                 raise Disconnected
             self.send_rest()
-
-    def send_rest(self) -> None:
-        """Go on sending what is left."""
-        try:
-            self.out = self.out[self.sock.send(self.out) :]
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self.out = b""
-            raise Disconnected from error
 
     def abort(self, visibly: bool) -> None:
         """Let the connection be closed at once, by a reset if its end would else pass for the response's."""
@@ -1826,16 +1817,6 @@ class Connection:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             except OSError:
                 pass
-
-
-class Worker:
-    """A thread that can hold the lead, and the lock that it parks on (an Event costs three times as much)."""
-
-    __slots__ = ("wake",)
-
-    def __init__(self) -> None:
-        self.wake = threading.Lock()
-        self.wake.acquire()
 
 
 class Expectation:
@@ -1856,13 +1837,9 @@ class Expectation:
         sample = seconds if seconds < SAMPLE_LIMIT else SAMPLE_LIMIT
         self.average += (sample - self.average) * WEIGHT
         if self.paths or sample > SLOW:
-            self._note_path(target.partition("?")[0], sample)
-
-    def _note_path(self, path: str, sample: float) -> None:
-        paths = self.paths
-        average = paths.get(path, 0.0)
-        if path in paths or len(paths) < MAX_NAMES:
-            paths[path] = average + (sample - average) * WEIGHT
+            path = target.partition("?")[0]
+            average = self.paths.get(path, 0.0)
+            remember(self.paths, path, average + (sample - average) * WEIGHT, len(path))
 
 
 class Server:
@@ -1878,34 +1855,32 @@ class Server:
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
         self.base = base_environ(*listener.getsockname()[:2])
-        self.date = Clock()
-        self.keep_alive = settings.keep_alive
+        self.date, self.keep_alive = DateLines(), settings.keep_alive
         self.epoll = select.epoll()
         self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the leader's poll
         self.connections: dict[int, Connection] = {}
         self.callbacks: dict[int, Callable[[], object]] = {listener.fileno(): self._accept, self.waker: self._woken}
         for fd in self.callbacks:
             self.epoll.register(fd, IN)
-        # the lead, under the lock
+        # Threads, each known by the lock that it parks on (an Event costs three times as much); under `lock`
         self.lock = threading.Lock()
-        self.leader: Worker | None = None
-        self.parked: list[Worker] = []
+        self.leader: threading.Lock | None = None
+        self.parked: list[threading.Lock] = []
         self.workers = 0
-        self.queue: deque[Connection] = deque()  # with a request that waits for a thread
-        self.current: Connection | None = None  # whose call the leader runs in place
+        self.queue: deque[tuple[Connection, Request]] = deque()  # calls that wait for a thread
+        # The leader's
+        self.current: Connection | None = None  # whose call runs in place, and since when
         self.current_since = 0.0
-        # the leader's own
         self.ready: deque[int] = deque()  # polled and not yet served; moves with the lead
-        self.more: list[int] = []  # with another request that came with the last: to be served after those of others
+        self.more: list[int] = []  # with another request that came with the last: served after those of others
         self.next_sweep = FOREVER
         self.paused = False  # not accepting for a while
-        # the monitor's
+        # The monitor's
         self.expectation = Expectation()
-        self.calls = self.calls_seen = self.looks = 0
         self.alarm = threading.Lock()
         self.alarm.acquire()
-        self.resting = False
-        # the end
+        self.resting, self.looks, self.seen = False, 0, 0.0
+        # The end
         self.closing = False  # each response ends its connection
         self.draining = self.stopped = False
         self.fault: Exception | None = None  # why the server stopped by itself
@@ -1913,98 +1888,105 @@ class Server:
     # -- the lead --
 
     def start(self) -> None:
-        """Start the first thread, and with it serving."""
+        """Start serving: one thread to lead, and one to take the lead from it."""
         with self.lock:
-            leader = self._successor()
-            if leader is None:
-                raise RuntimeError("no thread can be started")
-            self.leader = leader
-            leader.wake.release()
+            self.leader, spare = self._new_thread(), self._new_thread()
+            if self.leader is None or spare is None:
+                raise RuntimeError("two threads are needed, and the system allows no more")
+            self.parked.append(spare)
+            self.leader.release()
 
-    def _successor(self) -> Worker | None:
-        """Return a parked thread, or a new one, None where there can be no more. The lock is held."""
-        if self.parked:
-            return self.parked.pop()
-        if self.workers > self.settings.threads:  # those that may block, and one to lead
+    def _new_thread(self) -> threading.Lock | None:
+        """Start a thread, unless there are as many as may be: those that may block, and one to lead. The lock is held."""
+        if self.workers > self.settings.threads:
             return None
-        worker = Worker()
+        me = threading.Lock()
+        me.acquire()
         try:
-            threading.Thread(target=self._work, args=(worker,), name=f"call-{self.workers + 1}", daemon=True).start()
+            threading.Thread(target=self._work, args=(me,), name=f"call-{self.workers + 1}", daemon=True).start()
         except RuntimeError:  # the system allows no more
             return None
         self.workers += 1
-        return worker
+        return me
 
     def _hand_over(self, connection: Connection) -> bool:
         """Give the lead away and `connection` to the thread that had it; return whether there was a successor. The lock is held."""
-        successor = self._successor()
+        successor = self.parked.pop() if self.parked else self._new_thread()
         if successor is None:
             return False
         self._unwatch(connection)
         self.current = None
         self.leader = successor
-        successor.wake.release()
+        successor.release()
         return True
 
-    def _work(self, me: Worker) -> None:
-        """Live as a thread: lead, or run what is queued, or park; end after some seconds without work."""
-        me.wake.acquire()
-        while not self.stopped:
+    def _has_successor(self) -> bool:
+        """Tell whether another thread could take the lead; only then may a call run in place."""
+        return bool(self.parked) or self.workers <= self.settings.threads
+
+    def _work(self, me: threading.Lock) -> None:
+        """Live as a thread: wait for the lead, keep it as long as it is mine, then run what is queued, and park."""
+        while self._is_woken(me):
             if self.leader is me:
                 self._lead(me)
-            elif connection := self._queued_or_park(me):
-                self._own(connection)
-            elif not me.wake.acquire(timeout=PARKED_SECONDS) and self._retires(me):
-                break
-        with self.lock:
-            self.workers -= 1
+            while job := self._job_or_park(me):
+                self._own(*job)
 
-    def _queued_or_park(self, me: Worker) -> Connection | None:
+    def _is_woken(self, me: threading.Lock) -> bool:
+        """Park until woken, or return False: time to end, at the stop or after some seconds without work."""
+        while not me.acquire(timeout=PARKED_SECONDS):
+            with self.lock:
+                if me in self.parked and len(self.parked) > 1:
+                    self.parked.remove(me)
+                    self.workers -= 1
+                    return False
+        if self.stopped:
+            with self.lock:
+                self.workers -= 1
+        return not self.stopped
+
+    def _job_or_park(self, me: threading.Lock) -> tuple[Connection, Request] | None:
         with self.lock:
             if self.queue:
                 return self.queue.popleft()
             if self.stopped:
-                me.wake.release()
+                me.release()
             else:
                 self.parked.append(me)
             return None
 
-    def _retires(self, me: Worker) -> bool:
-        with self.lock:
-            if me in self.parked:
-                self.parked.remove(me)
-                return True
-        me.wake.acquire()  # chosen in this very moment: the lead is on its way
-        return False
-
-    def _lead(self, me: Worker) -> None:
+    def _lead(self, me: threading.Lock) -> None:
         """Serve what the selector reports, as long as the lead is mine."""
-        ready, connections = self.ready, self.connections
         while self.leader is me and not self.stopped:
-            if not ready:
-                self._poll()
-                continue
-            fd = ready.popleft()
-            connection = connections.get(fd)
+            connection = None
             try:
-                if connection is not None:
-                    if connection.mask:
-                        self._attend(me, connection)
-                elif fd in self.callbacks:
-                    self.callbacks[fd]()
-            except BaseException as error:  # a fault of this module: it costs this connection, never the lead
-                log(f"ERROR the server failed\n{format_traceback(error)}")
-                if connection is not None:
-                    self._close(connection)
+                if not self.ready:
+                    self._poll()
+                    continue
+                fd = self.ready.popleft()
+                connection = self.connections.get(fd)
+                if connection is None:
+                    self.callbacks.get(fd, bool)()
+                elif connection.mask:
+                    self._attend(me, connection)
+            except BaseException as error:
+                self._failed(error, connection)
+
+    def _failed(self, error: BaseException, connection: Connection | None) -> None:
+        """Log a fault of this module: it costs one connection, never the lead or the thread."""
+        try:
+            log(f"ERROR the server failed\n{format_traceback(error)}")
+        except Exception:  # no memory or descriptors for the traceback's module
+            log("ERROR the server failed")
+        if connection is not None:
+            self._close(connection)
 
     def _poll(self) -> None:
-        wait = self.next_sweep - self.clock()
+        wait = 0.0 if self.more else self.next_sweep - self.clock()
         if self.draining:
             wait = min(wait, DRAIN_LOOK)
-        if self.more:
-            wait = 0.0
         try:
-            self.ready.extend([fd for fd, _ in self.epoll.poll(None if wait == FOREVER else max(wait, 0.0))])
+            self.ready.extend([fd for fd, _ in self.epoll.poll(None if wait == FOREVER else min(max(wait, 0.0), LONGEST_POLL))])
         except (OSError, ValueError) as error:  # the function has closed a descriptor that is not its own
             self.fault, self.stopped = error, True
             return self.wake()
@@ -2013,52 +1995,48 @@ class Server:
             self.more.clear()
         if self.next_sweep != FOREVER and self.clock() >= self.next_sweep:
             self._sweep(self.clock())
-        if self.draining and not self.ready:
+        if self.draining:
             self._drain()
 
-    def _attend(self, me: Worker, connection: Connection) -> None:
+    def _attend(self, me: threading.Lock, connection: Connection) -> None:
         """As leader: do what `connection` is ready for, and run the exchange that this completes."""
         if connection.out:
             return self._flush(connection)
         if connection.closing:
             return self._discard(connection)
-        request = connection.reader.receive(b"") if connection.has_more() else self._read(connection)
+        request = connection.next_request() if connection.has_more() else self._read(connection)
         if request is None:
-            return self._settle(connection)
-        if request.refusal is None and (self.expectation.blocks(request.target) or not self._has_successor()):
-            return self._run_apart(connection, request)
-        self._run_in_place(me, connection, request)
+            self._settle(connection)
+        elif request.refusal is None and (self.expectation.blocks(request.target) or not self._has_successor()):
+            self._run_apart(connection, request)
+        else:
+            self._run_in_place(me, connection, request)
 
-    def _has_successor(self) -> bool:
-        """Tell whether another thread could take the lead; only then may a call run in place."""
-        return bool(self.parked) or self.workers <= self.settings.threads
-
-    def _read(self, connection: Connection) -> Request | None:
+    @staticmethod
+    def _read(connection: Connection) -> Request | None:
         """Receive; return the request that this completes or refuses."""
         data = connection.receive()
         if data:
-            request = connection.reader.receive(data)
-            if request is None and connection.reader.wants_continue():
-                connection.send(CONTINUE)
-            return request
+            return connection.reader.receive(data)
         if data is None:
             return None
         request = connection.reader.give_up(400)  # half a request, and no more will come
-        if request is None:
-            connection.aborted = True
+        connection.aborted = request is None
         return request
 
-    def _run_in_place(self, me: Worker, connection: Connection, request: Request) -> None:
+    def _run_in_place(self, me: threading.Lock, connection: Connection, request: Request) -> None:
         """Run an exchange with the lead in hand; the monitor takes the lead away should it be stuck."""
         self.current_since = began = self.clock()
         self.current = connection
         if self.resting:
-            self._wake_monitor()
-        ended = self._exchange(connection, request, began)
-        with self.lock:
-            leading = self.leader is me
-            if leading:
-                self.current = None
+            self.wake()
+        try:
+            ended = self._exchange(connection, request, began)
+        finally:
+            with self.lock:
+                leading = self.leader is me
+                if leading:
+                    self.current = None
         if not leading:
             self._own(connection)
         elif connection.is_idle():
@@ -2068,43 +2046,29 @@ class Server:
 
     def _run_apart(self, connection: Connection, request: Request) -> None:
         """Pass the lead on and run an exchange that may block; where no thread is left to lead, queue it for the next that is free."""
-        connection.request = request
         with self.lock:
             handed_over = self._hand_over(connection)
-            if not handed_over and self.workers > 1:
+            if not handed_over:
                 self._unwatch(connection)
-                self.queue.append(connection)
-                return
+                self.queue.append((connection, request))
         if handed_over:
-            self._own(connection)
-        else:  # the one thread that can be had
-            connection.request = None
-            self._exchange(connection, request, self.clock())
-            self._settle(connection)
+            self._own(connection, request)
 
-    def _own(self, connection: Connection) -> None:
+    def _own(self, connection: Connection, request: Request | None = None) -> None:
         """Without the lead: run the exchanges of `connection` until it waits for its peer, then give it to the selector."""
         try:
-            while request := connection.request or self._next_request(connection):
-                connection.request = None
+            while request := request or connection.next_request():
                 self._exchange(connection, request, self.clock())
+                request = None
             self._settle(connection)
-        except BaseException as error:  # a fault of this module: it costs this connection, never the thread
-            log(f"ERROR the server failed\n{format_traceback(error)}")
-            self._close(connection)
-
-    @staticmethod
-    def _next_request(connection: Connection) -> Request | None:
-        if connection.out or connection.closing or connection.aborted or not connection.has_more():
-            return None
-        return connection.reader.receive(b"")
+        except BaseException as error:
+            self._failed(error, connection)
 
     def _exchange(self, connection: Connection, request: Request, began: float) -> float:
         """Run the application for one request and send the response, as far as the kernel takes it; return when that was done."""
         exchange = Exchange(request, connection, self)
         exchange.run(refusal_application(request.refusal) if request.refusal else self.application)
-        self.calls += 1
-        connection.fresh = False
+        connection.fresh, connection.stage = False, ""
         if exchange.cut:
             connection.abort(visibly=not exchange.chunked and exchange.length is None)
         elif not exchange.keep_alive:
@@ -2124,25 +2088,33 @@ class Server:
 
     def _settle(self, connection: Connection) -> None:
         """Let `connection` wait for what comes next: its peer to take or to send something; or close it."""
+        reader, now = connection.reader, self.clock()
+        if reader.waiting == "body" and reader.wants_continue():
+            self._send_continue(connection)
         if connection.aborted:
             return self._close(connection)
-        reader = connection.reader
-        now = self.clock()
         if connection.out:
             return self._watch(connection, OUT, now + self.settings.write_timeout)
         if connection.closing:
             return self._linger(connection, now)
         if connection.mask and connection.has_more():
             self.more.append(connection.fd)
-        if not reader.waiting:
-            connection.stage = ""
-            return self._watch(connection, IN, now + self.keep_alive)
         if connection.stage != reader.waiting:
             connection.stage, connection.since = reader.waiting, now
         self._watch(connection, IN, self._reading_deadline(connection, now))
 
+    @staticmethod
+    def _send_continue(connection: Connection) -> None:
+        try:
+            connection.send(CONTINUE)
+        except Disconnected:
+            connection.aborted = True
+
     def _reading_deadline(self, connection: Connection, now: float) -> float:
-        if connection.reader.waiting == "head":
+        """Return until when what is being read may take; a body may make no pause, and must keep up a rate on average."""
+        if not connection.stage:
+            return now + self.keep_alive
+        if connection.stage == "head":
             return connection.since + HEAD_SECONDS
         slowest = connection.since + self.settings.read_timeout + connection.reader.received / BODY_RATE
         return min(now + self.settings.read_timeout, slowest)
@@ -2160,7 +2132,7 @@ class Server:
             connection.mask = mask
             if deadline < self.next_sweep:
                 self.next_sweep = deadline
-                self._wake_leader()
+                self.wake_leader()
 
     def _unwatch(self, connection: Connection) -> None:
         """Take `connection` off the selector."""
@@ -2181,14 +2153,14 @@ class Server:
 
     def _linger(self, connection: Connection, now: float) -> None:
         """End our side and discard what still comes for a while: to close with unread data would lose the peer our answer."""
-        if not connection.discarded:
-            connection.discarded = 1
-            try:
-                connection.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                return self._close(connection)
-            return self._watch(connection, IN, now + LINGER_SECONDS)
-        self._watch(connection, IN, connection.deadline)
+        if connection.discarded:
+            return self._watch(connection, IN, connection.deadline)
+        connection.discarded = 1
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return self._close(connection)
+        self._watch(connection, IN, now + LINGER_SECONDS)
 
     def _discard(self, connection: Connection) -> None:
         data = connection.receive()
@@ -2201,8 +2173,12 @@ class Server:
         """Close `connection`; its descriptor is forgotten first, since the next accept may get the same."""
         with self.lock:
             self._unwatch(connection)  # a child process may hold a copy of the socket, and then closing would not do it
-            self.connections.pop(connection.fd, None)
-        connection.sock.close()
+            if self.connections.get(connection.fd) is connection:
+                del self.connections[connection.fd]
+        try:
+            connection.sock.close()
+        except OSError:  # the function has closed it
+            pass
 
     # -- accepting, deadlines, the end --
 
@@ -2211,6 +2187,7 @@ class Server:
         for _ in range(ACCEPT_AT_ONCE):
             try:
                 sock, peer = self.listener.accept()
+                sock.setblocking(False)
             except BlockingIOError:
                 return False
             except ConnectionAbortedError:
@@ -2219,11 +2196,10 @@ class Server:
                 warn_once(f"accept failed: {error}")
                 self._pause()
                 return False
-            sock.setblocking(False)
             reader = RequestReader(self.settings.max_head, self.settings.max_body)
             connection = Connection(sock, str(peer[0]), reader, self.settings.write_timeout)
             self.connections[connection.fd] = connection
-            self._watch(connection, IN, self.clock() + self.settings.keep_alive)
+            self._watch(connection, IN, self.clock() + self.keep_alive)
         return True
 
     def _pause(self) -> None:
@@ -2238,11 +2214,11 @@ class Server:
             self.paused = False
         with self.lock:
             watched = [connection for connection in self.connections.values() if connection.mask]
-            self.next_sweep = max(min((c.deadline for c in watched if c.deadline > now), default=FOREVER), now + 1.0)
-            if not watched:
-                self.next_sweep = FOREVER
+            soonest = min((connection.deadline for connection in watched), default=FOREVER)
+            self.next_sweep = max(soonest, now + 1.0)
+        polled = set(self.ready)  # what has come from these is served first: after a freeze of the machine, all are overdue
         for connection in watched:
-            if connection.deadline <= now:
+            if connection.deadline <= now and connection.fd not in polled:
                 self._expire(connection)
 
     def _expire(self, connection: Connection) -> None:
@@ -2253,7 +2229,8 @@ class Server:
         self._exchange(connection, request, self.clock())
         self._settle(connection)
 
-    def _wake_leader(self) -> None:
+    def wake_leader(self) -> None:
+        """End the leader's poll, so that it sees what has changed."""
         os.eventfd_write(self.waker, 1)
 
     def _woken(self) -> None:
@@ -2262,8 +2239,8 @@ class Server:
         except BlockingIOError:
             pass
 
-    def watch_descriptor(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call `callback` once when the other end of the pipe `fd` is closed."""
+    def watch_pipe(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call `callback` once, when the other end of the pipe `fd` is closed."""
 
         def closed() -> None:
             self.epoll.unregister(fd)
@@ -2280,40 +2257,48 @@ class Server:
     def drain(self) -> None:
         """Accept what has come so far, then no more; close idle connections, and finish what is in flight."""
         self.closing = self.draining = True
-        self._wake_leader()
+        self.wake_leader()
 
     def _drain(self) -> None:
-        """As leader, with nothing ready: the last accept, then the end of the listener and of those who ask for nothing."""
+        """As leader: the last accepts, then the end of the listener; then, with nothing ready, of those who ask for nothing."""
         if self.listener.fileno() >= 0:
-            if self._accept():
-                return
+            for _ in range(BACKLOG // ACCEPT_AT_ONCE):
+                if not self._accept():
+                    break
+            self.paused = False
             self.epoll.unregister(self.listener.fileno())
             del self.callbacks[self.listener.fileno()]
             self.listener.close()
-            return
+        elif not self.ready:
+            for connection in list(self.connections.values()):
+                if connection.mask and connection.is_idle():
+                    self._end_idle(connection)
+
+    def _end_idle(self, connection: Connection) -> None:
+        """Close an idle connection; one that came just now, and may be about to ask, gets a moment."""
         soon = self.clock() + MOMENT
-        for connection in list(self.connections.values()):
-            if connection.mask and not (connection.out or connection.closing or connection.reader.waiting):
-                if not connection.fresh:
-                    self._close(connection)
-                elif connection.deadline > soon:  # it came just now, and may be about to ask
-                    self._watch(connection, IN, soon)
+        if not connection.fresh:
+            self._close(connection)
+        elif connection.deadline > soon:
+            self._watch(connection, IN, soon)
 
     def drained(self) -> bool:
         """Tell whether nothing is in flight any more; peers that have their answer and keep the connection open do not count."""
-        return self.draining and self.listener.fileno() < 0 and all(c.closing and c.mask and not c.out for c in list(self.connections.values()))
+        if not self.draining or self.listener.fileno() >= 0:
+            return False
+        return all(connection.closing and connection.mask and not connection.out for connection in list(self.connections.values()))
 
     def stop(self) -> None:
-        """End the threads that are not in a call, and close everything."""
+        """End the threads that are not in a call."""
         self.stopped = True
-        self._wake_leader()
+        self.wake_leader()
         with self.lock:
             for worker in self.parked:
-                worker.wake.release()
+                worker.release()
             self.parked.clear()
 
     def close(self) -> None:
-        """Close what the server holds; call `stop` before, and let the leader end."""
+        """Close what the server holds, after `stop` and when its threads have ended."""
         for connection in list(self.connections.values()):
             connection.sock.close()
         self.listener.close()
@@ -2329,19 +2314,22 @@ class Server:
         """
         if self._may_rest():
             self.alarm.acquire(timeout=-1 if longest is None else longest)
-            self.resting = False
+            self.resting, self.looks = False, 0
         else:
             self.alarm.acquire(timeout=STUCK if longest is None else min(STUCK, longest))
-        current = self.current
-        if current is not None and self.clock() - self.current_since > STUCK:
+        if self._is_stuck():
             with self.lock:
-                if self.current is current and self.clock() - self.current_since > STUCK:
-                    self._hand_over(current)
+                if self.current is not None and self._is_stuck():
+                    self._hand_over(self.current)
+
+    def _is_stuck(self) -> bool:
+        return self.current is not None and self.clock() - self.current_since > STUCK
 
     def _may_rest(self) -> bool:
-        """Tell whether there was no call for a while; from then on the next call wakes the monitor."""
-        self.looks = 0 if self.calls != self.calls_seen or self.current is not None else self.looks + 1
-        self.calls_seen = self.calls
+        """Tell whether there was no call in place for a while; from then on the next one wakes the monitor."""
+        began = self.current_since
+        self.looks = self.looks + 1 if began == self.seen else 0
+        self.seen = began
         self.resting = self.looks > REST_AFTER
         if self.current is not None:  # it began just now, and may not have seen that the monitor rests
             self.resting = False
@@ -2349,27 +2337,35 @@ class Server:
 
     def wake(self) -> None:
         """Wake the monitor; signal handlers call it too."""
+        self.resting = False
         try:
             self.alarm.release()
         except RuntimeError:  # it is awake
             pass
 
-    def _wake_monitor(self) -> None:
-        self.resting = False
-        self.looks = 0
-        self.wake()
-
 
 # ---- 11. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
 
+PARENT = os.getppid()  # read as soon as may be: of-watchdog may be gone before the function is imported
 FAULT_PAUSE = 0.2  # seconds before a non-zero exit: of-watchdog, on a busy machine, loses the last output of a child that dies at once
 PARENT_LOOK = 0.1  # seconds between two looks whether of-watchdog is gone, once it was told to stop
-LATE = 5.0  # seconds after the last moment at which of-watchdog should have gone
+HANG_UP = 1.0  # seconds after the end of stdin at which of-watchdog is taken for gone, whatever the parent's number says
+TOGETHER = 0.25  # seconds within which a further signal is the same one: a signal to a process group comes directly and by of-watchdog
+PRELOAD_AFTER = 0.2  # seconds after the start, which this is not to delay
+LATE = 5.0  # seconds after the last moment at which of-watchdog, or an exit handler, should have come to an end
 
 
 def lock_path(env: Mapping[str, str]) -> str:
     """Return the path of the file whose presence says that the function is ready, where of-watchdog looks for it (Go's os.TempDir)."""
     return os.path.join(env.get("TMPDIR") or "/tmp", ".lock")  # noqa: S108
+
+
+def write_lock(path: str) -> None:
+    """Write the lock file; raise SettingsError where that cannot be."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
+    except OSError as error:
+        raise SettingsError(f"cannot write the lock file {path}: {error.strerror}; mount a writable /tmp or set TMPDIR") from None
 
 
 def remove_lock(path: str) -> None:
@@ -2407,11 +2403,8 @@ class Life:
 
     def __init__(self, settings: Settings, supervised: bool, lock: str | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings, self.supervised, self.lock, self.clock = settings, supervised, lock, clock
-        self.parent = os.getppid()
-        self.signals: list[int] = []
         self.server: Server | None = None
-        self.orphaned = False
-        self.stop_at = self.drain_at = FOREVER
+        self.signalled_at = self.orphaned_at = self.drain_at = FOREVER
 
     def take_signals(self) -> None:
         """Handle SIGTERM and SIGINT from now on."""
@@ -2419,35 +2412,31 @@ class Life:
             signal.signal(number, self.on_signal)
 
     def on_signal(self, number: int, frame: object) -> None:
-        """Note a signal; the second one ends the process at once."""
-        self.signals.append(number)
-        if len(self.signals) > 1:
+        """Begin to stop; a second signal, later, ends the process at once."""
+        now = self.clock()
+        if now > self.signalled_at + TOGETHER:
             leave(0)
-        self.begin_stop(number)
+        if self.signalled_at == FOREVER:
+            self.signalled_at = now
+            # Not threading.Thread: the code that the signal interrupts may hold a lock of that module
+            _thread.start_new_thread(leave_after, (self.begin_stop(number), 0))
         if self.server:
             self.server.wake()
-        else:  # during the import, which may never end
-            threading.Thread(target=self.leave_late, daemon=True).start()
 
-    def begin_stop(self, number: int) -> None:
-        """Decide when to drain and when to be gone at the latest."""
-        now, settings = self.clock(), self.settings
+    def begin_stop(self, number: int) -> float:
+        """Decide when to drain; return in how many seconds to be gone, whatever the function does."""
+        settings = self.settings
         if self.supervised and number == signal.SIGTERM:
-            self.stop_at = now + settings.healthcheck_interval + settings.write_timeout + LATE
-            return
+            return settings.healthcheck_interval + settings.write_timeout + LATE
         if self.lock:
             remove_lock(self.lock)
-        self.drain_at = now + (MOMENT if number == signal.SIGTERM else 0.0)
-        self.stop_at = self.drain_at + settings.write_timeout
+        moment = MOMENT if number == signal.SIGTERM else 0.0
+        self.drain_at = self.signalled_at + moment
+        return moment + settings.write_timeout
 
-    def leave_late(self) -> None:
-        """Leave at the last moment, whatever the main thread does."""
-        time.sleep(max(0.0, self.stop_at - self.clock()))
-        leave(0)
-
-    def on_parent_gone(self) -> None:
+    def on_hang_up(self) -> None:
         """Note that the other end of stdin is closed."""
-        self.orphaned = True
+        self.orphaned_at = self.clock()
         if self.server:
             self.server.wake()
 
@@ -2455,55 +2444,73 @@ class Life:
         """Serve until it is time to go; return the exit status."""
         self.server = server
         if self.supervised:
-            server.watch_descriptor(0, self.on_parent_gone)
+            server.watch_pipe(0, self.on_hang_up)
         server.start()
-        while not self.over(server):
+        _thread.start_new_thread(preload, ())
+        while not self.is_over(server):
             server.monitor(self.longest_sleep())
+            if self.drain_at != FOREVER:
+                self.drain(server)
         if server.fault:
             log(f"ERROR the server cannot go on: {server.fault}")
         return 1 if server.fault else 0
 
     def longest_sleep(self) -> float | None:
         """Return how long the main thread may sleep, None for until it is woken."""
-        if self.orphaned or self.drain_at != FOREVER:
+        if self.drain_at != FOREVER:
             return DRAIN_LOOK
-        return PARENT_LOOK if self.signals else None
+        return None if self.signalled_at == self.orphaned_at == FOREVER else PARENT_LOOK
 
-    def over(self, server: Server) -> bool:
-        """Take the next step towards the end, if it is due; tell whether that is reached."""
-        now = self.clock()
-        if server.fault or now >= self.stop_at:
+    def is_over(self, server: Server) -> bool:
+        """Tell whether nothing is left to wait for."""
+        if server.fault or server.drained():
             return True
-        if self.supervised and (self.signals or self.orphaned) and os.getppid() != self.parent:
-            return True
-        if self.signals and not self.supervised:
-            server.close_after_answers()
-        if now >= self.drain_at and not server.draining:
+        if self.signalled_at == self.orphaned_at == FOREVER or not self.supervised:
+            return False
+        return os.getppid() != PARENT or self.clock() > self.orphaned_at + HANG_UP
+
+    def drain(self, server: Server) -> None:
+        """Let the server drain, when the moment after the signal is over."""
+        server.close_after_answers()
+        if not server.draining and self.clock() >= self.drain_at:
             server.drain()
-        return server.drained()
+
+
+def preload() -> None:
+    """Import what the first JSON, the first error and the first query need; when no descriptor is left it would be too late."""
+    time.sleep(PRELOAD_AFTER)
+    for module in ("json", "http", "traceback", "urllib.parse"):
+        __import__(module)
 
 
 def leave(status: int) -> NoReturn:
     """End the process with its exit handlers run and its output written, but without waiting for calls that never return."""
-    if status:
-        time.sleep(FAULT_PAUSE)
     import atexit
 
-    threading.Thread(target=leave_after, args=(LATE, status), daemon=True).start()  # an exit handler may wait for such a call
+    _thread.start_new_thread(leave_after, (LATE, status))  # an exit handler may wait for such a call
+    flush_output()
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            pass
+    flush_output()
+    if status:
+        time.sleep(FAULT_PAUSE)
     # Not sys.exit: a daemon thread that holds the lock of stdout when the interpreter is taken down aborts it, exit 134 instead of 0
     os._exit(status)
 
 
 def leave_after(seconds: float, status: int) -> None:
     """End the process after `seconds`, whatever else goes on in it."""
-    time.sleep(seconds)
+    time.sleep(min(seconds, threading.TIMEOUT_MAX))
+    flush_output()
     os._exit(status)
+
+
+def flush_output() -> None:
+    """Write out what the function has printed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError, RuntimeError):  # a broken pipe, a closed file, none, one in use by what a signal interrupted
+            pass
 
 
 def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
@@ -2526,14 +2533,6 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
             remove_lock(lock)
 
 
-def write_lock(path: str) -> None:
-    """Write the lock file; raise SettingsError where that cannot be."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
-    except OSError as error:
-        raise SettingsError(f"cannot write the lock file {path}: {error.strerror}; mount a writable /tmp or set TMPDIR") from None
-
-
 def announce(listener: socket.socket) -> None:
     """Say where to call, to a person who started this by hand."""
     host, port = listener.getsockname()[:2]
@@ -2551,9 +2550,11 @@ def prepare_process() -> None:
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
     """Convert the command line to TARGET and the settings that its flags stand for."""
-    from argparse import ArgumentParser  # 10 ms, and a container passes no arguments
+    if not any(argument.startswith("-") for argument in arguments) and len(arguments) < 2:
+        return "".join(arguments), {}
+    from argparse import ArgumentParser  # 10 ms, and a container passes no flags
 
-    parser = ArgumentParser(prog="watchdog_app.py", description="Run an OpenFaaS function, behind of-watchdog or alone.")
+    parser = ArgumentParser(prog="watchdog_app", description="Run an OpenFaaS function, behind of-watchdog or alone.")
     parser.add_argument("target", nargs="?", default="", metavar="TARGET", help="a file, a folder with handler.py, or module:function")
     parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen, instead of upstream_url")
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
@@ -2564,7 +2565,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
 def main(arguments: Sequence[str]) -> int:
     """Run as a program; return the exit status: 0 for an end that was asked for, 1 for a fault, 2 for wrong settings."""
     prepare_process()
-    target, flags = parse_arguments(arguments) if arguments else ("", {})
+    target, flags = parse_arguments(arguments)
     try:
         return serve(target, Settings.from_env({**os.environ, **flags}), os.environ)
     except SettingsError as error:

@@ -101,8 +101,8 @@ def call(function: Callable[[Any, Any], Any], method: str = "GET", target: str =
     settings = environ.pop("settings", None) or watchdog_app.Settings()
     application = watchdog_app.Application(function, settings, environ.pop("env", {}))
     path, _, query = target.partition("?")
-    variables = {"REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_URI": target, "wsgi.input": io.BytesIO(body),
-                 "HTTP_HOST": "test"}  # fmt: skip
+    variables = {"REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_URI": target}
+    variables |= {"wsgi.input": io.BytesIO(body), "HTTP_HOST": "test"}
     if body:
         variables["CONTENT_LENGTH"] = str(len(body))
     variables.update(environ)

@@ -77,7 +77,7 @@ class SteppingClock:
     def advance(self, server, seconds):
         wait_for(lambda: server.server.current is None, "the end of the exchange")
         self.ahead += seconds
-        server.server._wake_leader()
+        server.server.wake_leader()
 
 
 @contextlib.contextmanager
@@ -321,7 +321,7 @@ def test_threads_retire_when_there_is_no_work_for_them(monkeypatch):
         gate.opened.set()
         for sock in socks:
             next_answer(sock)
-        wait_for(lambda: server.server.workers == 1, "one thread")
+        wait_for(lambda: server.server.workers == 2, "the leader and one to take the lead from it")
         assert ask(socks[0]).status == 200
 
 

@@ -1,0 +1,7 @@
+def handle(event, context):
+    return {
+        "status_code": 200,
+        "response": {
+            "name": event.query['name']
+        }
+    }

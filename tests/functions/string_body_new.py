@@ -1,0 +1,5 @@
+def handle(event, context):
+    return {
+        "statusCode": 201,
+        "body": "Object successfully created"
+    }

@@ -1,0 +1,5 @@
+def handle(event, context):
+    return {
+        "status_code": 201,
+        "response": "Object successfully created"
+    }

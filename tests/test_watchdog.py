@@ -1,0 +1,250 @@
+"""Behind of-watchdog: the real one where it is on PATH, and a stand-in always. The id of each test says which of the two it ran with."""
+
+import contextlib
+import http.client
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DEADLINE, FUNCTIONS, ROOT, clean_env, free_port, wait_for
+from test_examples import EXAMPLES
+
+REAL = shutil.which("fwatchdog")
+STAND_IN = Path(__file__).parent / "watchdog_standin.py"
+
+
+class Watchdog:
+    """A running watchdog with the function behind it."""
+
+    def __init__(self, popen, port, tmp, log):
+        self.popen, self.port, self.tmp, self.log_file = popen, port, tmp, log
+
+    def call(self, method="GET", target="/", body=None, headers=()):
+        """Make one call on a connection of its own; return status, headers and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        try:
+            content = None if body is None else iter([body] if body else [])
+            connection.request(method, target, content, dict(headers), encode_chunked=body is not None)
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+        finally:
+            connection.close()
+
+    def ready(self):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.call(target="/_/ready")[0] == 200
+        return False
+
+    def stop(self):
+        """Send SIGTERM; return the exit status."""
+        self.popen.send_signal(signal.SIGTERM)
+        return self.popen.wait(DEADLINE)
+
+    def child(self):
+        """Return the function's process."""
+        children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split()
+        if not children:  # of a thread of the watchdog
+            tasks = Path(f"/proc/{self.popen.pid}/task").glob("*/children")
+            children = [pid for task in tasks for pid in task.read_text().split()]
+        return int(children[0])
+
+    @property
+    def log(self):
+        return self.log_file.read_text()
+
+
+@contextlib.contextmanager
+def behind(kind, function, tmp, wait=True, **env):
+    """Start a watchdog of this kind with a function behind it, and wait until it says that it is ready."""
+    port, upstream = free_port(), free_port()
+    variables = clean_env(
+        mode="http", port=str(port), upstream_url=f"http://127.0.0.1:{upstream}", suppress_lock="true", TMPDIR=str(tmp), healthcheck_interval="1s"
+    )
+    variables["fprocess"] = f"{sys.executable} {ROOT / 'watchdog_app.py'} {function}"
+    command = [REAL] if kind == "real" else [sys.executable, str(STAND_IN)]
+    log = tmp / "log"
+    with open(log, "wb") as output:
+        popen = subprocess.Popen(command, env={**variables, **env}, stdout=output, stderr=output)
+    watchdog = Watchdog(popen, port, tmp, log)
+    try:
+        if wait:
+            wait_for(watchdog.ready, f"readiness; log: {watchdog.log}")
+        yield watchdog
+    finally:
+        popen.kill()
+        popen.wait()
+        time.sleep(0.05)  # the function leaves once the watchdog is gone; its port is its own, so nothing waits for that
+
+
+@pytest.fixture(params=[pytest.param("stand-in"), pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH"))])
+def kind(request):
+    return request.param
+
+
+def write_function(folder, text):
+    file = folder / "handler.py"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("file", sorted({row.values[0].function for row in EXAMPLES}))
+def test_example_answers_right_from_a_chunked_body(kind, file, tmp_path):
+    with behind(kind, FUNCTIONS / file, tmp_path) as watchdog:
+        for example in [row.values[0] for row in EXAMPLES if row.values[0].function == file]:
+            status, headers, body = watchdog.call(example.method, example.target, example.body or None, example.headers)
+            assert (status, body) == (example.status, example.expected_body)
+            assert {name: headers.get(name) for name in example.expected_headers} == example.expected_headers
+
+
+def test_call_during_a_slow_import_waits_and_succeeds(kind, tmp_path):
+    function = write_function(tmp_path, "import time\ntime.sleep(0.5)\ndef handle(event, context):\n    return 'imported'\n")
+    with behind(kind, function, tmp_path) as watchdog:
+        assert watchdog.call()[2] == b"imported"
+
+
+def test_lock_file_makes_readiness_true_and_sigterm_takes_it_back(kind, tmp_path):
+    function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
+    with behind(kind, function, tmp_path) as watchdog:
+        assert (tmp_path / ".lock").exists()
+        watchdog.popen.send_signal(signal.SIGTERM)
+        wait_for(lambda: not (tmp_path / ".lock").exists(), "the lock file's end")
+        assert watchdog.call()[2] == b"x"
+
+
+def test_ready_on_startup_waits_for_the_import(kind, tmp_path):
+    gate = tmp_path / "gate"
+    function = write_function(
+        tmp_path, f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\ndef handle(event, context):\n    return 'x'\n"
+    )
+    with behind(kind, function, tmp_path, wait=False, ready_on="startup") as watchdog:
+        wait_for(lambda: connects(watchdog.port), "the watchdog's port")
+        assert not watchdog.ready()
+        gate.touch()
+        wait_for(watchdog.ready, "readiness")
+
+
+def connects(port):
+    with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1)) as connection:
+        connection.connect()
+        return True
+    return False
+
+
+def load(watchdog, stop, results):
+    """Call over and over on one connection after another until `stop`; record (began, status or the error)."""
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            status = watchdog.call("POST", "/", b"x" * 100)[0]
+        except ConnectionRefusedError:
+            return  # it accepts no more
+        except (OSError, http.client.HTTPException) as error:
+            status = repr(error)
+        results.append((began, status))
+
+
+@pytest.mark.parametrize("pause", ["0", "0.02"])
+def test_no_call_is_lost_at_ten_stops_under_load(kind, pause, tmp_path):
+    function = write_function(tmp_path, f"import time\ndef handle(event, context):\n    time.sleep({pause})\n    return str(len(event.body))\n")
+    random.seed(pause)
+    for _ in range(5):
+        with behind(kind, function, tmp_path, healthcheck_interval="0.3s") as watchdog:
+            results, stop = [], threading.Event()
+            callers = [threading.Thread(target=load, args=(watchdog, stop, results)) for _ in range(4)]
+            for caller in callers:
+                caller.start()
+            time.sleep(random.uniform(0.02, 0.3))
+            signalled = time.monotonic()
+            watchdog.popen.send_signal(signal.SIGTERM)
+            time.sleep(0.25)
+            stop.set()
+            for caller in callers:
+                caller.join(DEADLINE)
+            assert [status for _, status in results if status != 200] == []
+            assert any(began > signalled for began, _ in results)
+            assert watchdog.popen.wait(DEADLINE) == 0
+
+
+def test_calls_in_flight_at_the_stop_are_finished(kind, tmp_path):
+    function = write_function(tmp_path, "import time\ndef handle(event, context):\n    time.sleep(0.6)\n    return 'done'\n")
+    with behind(kind, function, tmp_path) as watchdog:
+        results = []
+        caller = threading.Thread(target=lambda: results.append(watchdog.call()))
+        caller.start()
+        time.sleep(0.2)
+        assert watchdog.stop() == 0
+        caller.join(DEADLINE)
+        assert results[0][0] == 200
+        assert results[0][2] == b"done"
+
+
+def test_function_leaves_when_the_watchdog_is_killed(kind, tmp_path):
+    function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
+    with behind(kind, function, tmp_path) as watchdog:
+        child = watchdog.child()
+        watchdog.popen.kill()
+        watchdog.popen.wait()
+        wait_for(lambda: not is_running(child), "the function's end")
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_function_that_cannot_be_imported_ends_the_watchdog_with_its_traceback(kind, tmp_path):
+    function = write_function(tmp_path, "import no_such_module\n")
+    with behind(kind, function, tmp_path, wait=False) as watchdog:
+        assert watchdog.popen.wait(DEADLINE) != 0
+        assert "No module named 'no_such_module'" in watchdog.log
+        assert "requirements.txt" in watchdog.log
+
+
+def test_prints_appear_at_once(kind, tmp_path):
+    function = write_function(tmp_path, "def handle(event, context):\n    print('printed by the function')\n    return 'x'\n")
+    with behind(kind, function, tmp_path) as watchdog:
+        watchdog.call()
+        wait_for(lambda: "printed by the function" in watchdog.log, "the print")
+
+
+def test_second_sigterm_to_the_function_ends_it_at_once(kind, tmp_path):
+    function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
+    with behind(kind, function, tmp_path) as watchdog:
+        child = watchdog.child()
+        os.kill(child, signal.SIGTERM)
+        assert watchdog.call()[2] == b"x"
+        time.sleep(0.4)  # later than one signal may come twice
+        os.kill(child, signal.SIGTERM)
+        wait_for(lambda: not is_running(child), "the function's end")
+
+
+def test_stopping_before_the_function_is_imported_loses_no_call(kind, tmp_path):
+    function = write_function(tmp_path, "import time\ntime.sleep(0.4)\ndef handle(event, context):\n    return 'x'\n")
+    with behind(kind, function, tmp_path) as watchdog:
+        results = []
+        caller = threading.Thread(target=lambda: results.append(watchdog.call()))
+        caller.start()
+        watchdog.popen.send_signal(signal.SIGTERM)
+        caller.join(DEADLINE)
+        assert results[0][0] == 200
+        assert watchdog.popen.wait(DEADLINE) == 0
+
+
+def test_signal_to_the_whole_process_group_loses_no_call(kind, tmp_path):
+    function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
+    with behind(kind, function, tmp_path) as watchdog:
+        child = watchdog.child()
+        watchdog.popen.send_signal(signal.SIGTERM)
+        os.kill(child, signal.SIGTERM)
+        time.sleep(0.1)
+        assert watchdog.call()[2] == b"x"
+        assert watchdog.popen.wait(DEADLINE) == 0
