@@ -8,7 +8,7 @@ help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Start the example function and say how to call it
-	@exec $(PYTHON) watchdog_app.py handler
+	@exec $(PYTHON) -m watchdog_app
 
 test: $(VENV)/installed ## Run the tests
 	$(BIN)/python -X dev -W error -m pytest

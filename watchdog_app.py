@@ -974,7 +974,7 @@ def read_input(environ: dict[str, Any]) -> bytes:
     length = environ.get("CONTENT_LENGTH")
     if length:
         return bytes(environ["wsgi.input"].read(int(length)))
-    return bytes(environ["wsgi.input"].read()) if environ.get("wsgi.input_terminated") else b""
+    return bytes(environ["wsgi.input"].read(-1)) if environ.get("wsgi.input_terminated") else b""
 
 
 def read_text(path: str) -> str | None:

@@ -559,3 +559,8 @@ def test_a_target_that_does_not_exist_ends_the_program_with_2(tmp_path):
     assert status == 2
     assert log.count("\n") == 1
     assert "TARGET" in log and "nowhere" in log
+
+
+def test_a_body_without_a_declared_length_is_read_to_its_end_as_pep_3333_allows():
+    variables = {"wsgi.input": io.BytesIO(b"chunked"), "wsgi.input_terminated": True}
+    assert call(lambda event, context: event.body, "POST", **variables).body == b"chunked"

@@ -1,0 +1,161 @@
+"""The README says what is so: its commands and blocks run, and its tables equal the code."""
+
+import ast
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import DEADLINE, ROOT, call, clean_env, wait_for
+
+import watchdog_app
+
+README = (ROOT / "README.md").read_text()
+MODULE = (ROOT / "watchdog_app.py").read_text()
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def block(name):
+    """Return the lines of the block behind the comment `name`."""
+    return re.search(rf"<!-- {name} -->\n```console\n(.*?)```", README, re.DOTALL)[1].splitlines()
+
+
+def table(name):
+    """Return the rows of the table behind the comment `name`, as lists of cells."""
+    rows = re.search(rf"<!-- {name} -->\n((?:\|.*\n)+)", README)[1].splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def names(cell):
+    """Return the names in a table's cell."""
+    return re.findall(r"`([a-z_]+)(?:\(\))?`", cell)
+
+
+def examples():
+    """Yield each line `# METHOD target [body] -> status text` of the README with the block that it stands in."""
+    for source in PYTHON_BLOCKS:
+        for line in re.findall(r"^# ([A-Z]+ .*)$", source, re.MULTILINE):
+            yield pytest.param(source, line, id=line)
+
+
+@pytest.mark.parametrize(("source", "line"), list(examples()))
+def test_example_answers_as_it_says(source, line):
+    request, _, answer = line.partition(" -> ")
+    method, target, *body = request.split(" ")
+    status, _, text = answer.partition(" ")
+    module = {}
+    exec(compile(source, "README.md", "exec"), module)
+    got = call(module["handle"], method, target, " ".join(body).encode())
+    assert (got.status, got.text.rstrip("\n")) == (int(status), text.replace("\\n", "\n"))
+
+
+def test_every_python_block_says_what_it_answers():
+    assert all("\n# " in source for source in PYTHON_BLOCKS)
+
+
+def test_settings_are_those_of_the_code():
+    documented = {names(row[0])[0]: row[1].strip("`") for row in table("settings")}
+    assert documented == {name: default for name, (_, default) in watchdog_app.SETTINGS.items()}
+
+
+def test_event_has_what_the_table_names():
+    public = {name for name in vars(watchdog_app.Event) if not name.startswith("_")} | {"environ"}
+    assert {name for row in table("event") for name in names(row[0])} == public
+
+
+def test_context_has_what_the_table_names():
+    context = watchdog_app.Context.of({}, None)
+    public = {name for name in (*vars(watchdog_app.Context), *vars(context)) if not name.startswith("_")} - {"of"}
+    assert {name for row in table("context") for name in names(row[0])} == public
+
+
+def test_results_have_the_status_and_type_of_the_table():
+    rows = table("results")
+    samples = [{"statusCode": 201, "body": "x"}, {"a": 1}, "x", b"x", None, ("x", 202), iter(["x"])]
+    for row, sample in zip(rows, samples, strict=False):
+        answer = call(lambda event, context, sample=sample: sample)
+        if row[1].isdigit():
+            assert answer.status == int(row[1])
+        if row[2].startswith("`"):
+            assert f"`{answer.header('Content-Type')}`" == row[2]
+
+
+def test_picture_is_the_modules():
+    picture = [line for line in README.splitlines() if (line.startswith((" bytes ──►", " └───", "      ")) and "─" in line) or "▲" in line]
+    assert len(picture) == 3
+    assert all(line in MODULE for line in picture)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what a clone has, without what this machine made."""
+    folder = tmp_path / "clone"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "tests"))
+    return folder
+
+
+@pytest.mark.skipif(not shutil.which("make") or not shutil.which("curl"), reason="make and curl are needed")
+def test_make_run_prints_what_it_says_and_the_call_answers(checkout):
+    command, *expected = block("run")
+    assert command == "$ make run"
+    make = ["make", "run", f"PYTHON={sys.executable}"]
+    popen = subprocess.Popen(make, cwd=checkout, env=clean_env(), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert [popen.stderr.readline().rstrip("\n") for _ in expected] == expected
+        call_command, *answer = block("call")
+        assert call_command[2:] == expected[1].strip()
+        done = subprocess.run(call_command[2:].split(), capture_output=True, text=True, timeout=DEADLINE)
+        assert done.stdout.splitlines() == answer
+        os.killpg(popen.pid, signal.SIGINT)  # as a terminal does
+        popen.wait(DEADLINE)
+    finally:
+        if popen.poll() is None:
+            os.killpg(popen.pid, signal.SIGKILL)
+        popen.communicate()
+
+
+def test_test_command_is_a_target_of_the_makefile():
+    (command,) = block("test command")
+    target = command.removeprefix("$ make ")
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_make_without_a_target_names_each_command():
+    done = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, timeout=DEADLINE)
+    for target in ("run", "test", "lint", "format", "check", "clean"):
+        assert f"make {target}" in done.stdout
+
+
+# ---- the module itself ----
+
+
+def test_sections_stand_in_order():
+    assert [int(number) for number in re.findall(r"^# ---- ([0-9]+)\. ", MODULE, re.MULTILINE)] == list(range(1, 12))
+
+
+def test_module_refers_only_to_the_standard_library():
+    tree = ast.parse(MODULE)
+    imported = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported <= set(sys.stdlib_module_names)
+
+
+def test_repository_has_what_the_readme_links_to():
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_wait_for_fails_when_the_condition_does_not_come_about(monkeypatch):
+    monkeypatch.setattr("conftest.DEADLINE", 0.01)
+    with pytest.raises(AssertionError, match="the moon did not come about"):
+        wait_for(lambda: False, "the moon")
+
+
+def test_no_path_of_a_machine_stands_in_what_people_read():
+    for file in ("README.md", "watchdog_app.py", "Makefile", "pyproject.toml", "CHANGELOG.md"):
+        text = Path(ROOT / file).read_text()
+        assert not re.search(r"/(?:home|root|work|Users)/", text), file
