@@ -28,7 +28,7 @@ clean: ## Remove what the other commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
