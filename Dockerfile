@@ -1,0 +1,60 @@
+# The function in the smallest image that holds a whole Python: Python, watchdog_app.py, of-watchdog and the function, nothing else.
+# It works with the classic builder and with BuildKit: no heredocs, no mounts.
+ARG PYTHON_VERSION=3.13
+ARG WATCHDOG_VERSION=0.11.6
+
+FROM ghcr.io/openfaas/of-watchdog:${WATCHDOG_VERSION} AS watchdog
+
+FROM python:${PYTHON_VERSION}-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 DEBIAN_FRONTEND=noninteractive
+ARG UPGRADE_PACKAGES=false
+RUN if [ "$UPGRADE_PACKAGES" = "true" ] || [ "$UPGRADE_PACKAGES" = "1" ]; then apt-get update && apt-get -y upgrade; fi
+RUN if [ ! -f /etc/ssl/certs/ca-certificates.crt ] || [ ! -d /usr/share/zoneinfo ]; then \
+        apt-get update && apt-get -y install --no-install-recommends ca-certificates tzdata; fi
+
+# Layer 1: Python and of-watchdog
+COPY image/collect.py /collect.py
+COPY --from=watchdog /fwatchdog /python/usr/bin/fwatchdog
+COPY watchdog_app.py /build/watchdog_app.py
+RUN python3 /collect.py python /python && \
+    python3 -c "import py_compile as c; c.compile('/build/watchdog_app.py', '/python/home/app/watchdog_app.pyc', 'watchdog_app.py', doraise=True, optimize=1, invalidation_mode=c.PycInvalidationMode.UNCHECKED_HASH)" && \
+    chmod 755 /python/usr/bin/fwatchdog && \
+    python3 /collect.py libraries /python && python3 /collect.py seal /python
+
+# Layer 2: what the function depends on. A file that is always there, since the classic builder copies no empty folder
+ARG ADDITIONAL_PACKAGE=""
+RUN mkdir -p /packages/var/openfaas && dpkg-query -W -f '${binary:Package}\n' > /before && \
+    if [ -n "$ADDITIONAL_PACKAGE" ]; then \
+        apt-get update && apt-get -y install --no-install-recommends $ADDITIONAL_PACKAGE && python3 /collect.py packages /packages /before; fi
+COPY handler/requirements.txt /build/handler/requirements.txt
+RUN site=/packages$(python3 -c "import site; print(site.getsitepackages()[0])") && mkdir -p "$site" && \
+    python3 -m pip install --target "$site" -r /build/handler/requirements.txt && \
+    python3 -m compileall -q --invalidation-mode unchecked-hash "$site" && \
+    python3 /collect.py libraries /packages && python3 /collect.py seal /packages
+
+# Layer 3: the function, and its tests
+ARG TEST_ENABLED=true
+ARG TEST_COMMAND="if ls test_*.py *_test.py tests 2>/dev/null | grep -q .; then python3 -m pip install -q --target /pytest pytest && PYTHONPATH=$PYTHONPATH:/pytest python3 -m pytest -p no:cacheprovider; else echo 'the function has no tests'; fi"
+COPY handler /build/handler
+RUN site=/packages$(python3 -c "import site; print(site.getsitepackages()[0])") && export PYTHONPATH=/build:$site && \
+    if [ "$TEST_ENABLED" = "false" ]; then echo "tests are switched off"; else cd /build/handler && eval "$TEST_COMMAND"; fi
+RUN mkdir -p /function/home/app && cp -r /build/handler /function/home/app/handler && \
+    python3 -m compileall -q --invalidation-mode unchecked-hash /function/home/app/handler && python3 /collect.py seal /function
+
+FROM scratch
+COPY --from=build /python/ /
+COPY --from=build /packages/ /
+COPY --from=build /function/ /
+WORKDIR /home/app
+# A number: Kubernetes cannot tell from a name that it is not root
+USER 12000:12000
+# The path of both layouts of the interpreter; /tmp is the one folder that may be written; a read-only root takes no bytecode;
+# two arenas keep glibc's memory flat with many threads
+ENV PATH=/usr/local/bin:/usr/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1 MALLOC_ARENA_MAX=2
+# of-watchdog proxies to the function over HTTP; the runtime, not of-watchdog, writes the lock file, when it listens
+ENV mode=http upstream_url=http://127.0.0.1:5000 suppress_lock=true fprocess="python3 /home/app/watchdog_app.pyc"
+# After SIGTERM calls are accepted for 5 s, within the 10 s that `docker stop` waits; lines of any length are logged
+ENV healthcheck_interval=5s exec_timeout=30s read_timeout=30s write_timeout=30s log_buffer_size=-1
+EXPOSE 8080
+HEALTHCHECK --interval=5s --timeout=3s CMD ["fwatchdog", "-run-healthcheck"]
+CMD ["fwatchdog"]
