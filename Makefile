@@ -1,11 +1,13 @@
 PYTHON ?= python3
+IMAGE ?= greet:latest
+BUILD_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint format check clean
+.PHONY: help run test lint format check build image-test deploy clean
 
 help: ## Show the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Start the example function and say how to call it
 	@exec $(PYTHON) -m watchdog_app
@@ -23,6 +25,15 @@ format: $(VENV)/installed ## Format the code
 	$(BIN)/ruff format .
 
 check: lint test ## Do all that the gate does
+
+build: ## Build the image of the function in handler/
+	docker build $(BUILD_FLAGS) -t $(IMAGE) .
+
+image-test: $(VENV)/installed ## Build the image, run it, and test it
+	$(BIN)/python -m pytest image
+
+deploy: ## Build, push and deploy with faas-cli, as stack.yaml says
+	faas-cli up -f stack.yaml
 
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -30,11 +30,9 @@ LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "turtle.py", "c
 LEFT_OUT |= {"site-packages", "dist-packages", "__pycache__"}
 LEFT_OUT_MODULES = re.compile(r"(_tkinter|_curses\w*|readline|_dbm|_gdbm|_test\w*|xxlimited\w*|_xxtestfuzz|_ctypes_test)\..*so$")
 # What functions usually import stays as folders, which start fastest; the rest lies in a compressed zip that stands last on the path
-USUAL = """argparse ast asyncio base64 bisect calendar collections.abc concurrent.futures configparser contextlib contextvars copy csv ctypes dataclasses
-datetime decimal difflib email.message encodings.idna encodings.latin_1 encodings.ascii enum fractions functools glob gzip hashlib heapq hmac html
-http.client http.cookies importlib.metadata importlib.resources inspect io ipaddress itertools json logging.config math mimetypes operator os pathlib
-pickle platform pprint queue random re secrets select shutil signal socket sqlite3 ssl statistics string struct subprocess sysconfig tempfile textwrap
-threading time traceback types typing unicodedata urllib.request uuid warnings weakref wsgiref.handlers zipfile zoneinfo"""
+USUAL = """asyncio base64 collections.abc concurrent.futures contextvars copy csv ctypes dataclasses datetime decimal encodings.idna encodings.latin_1
+encodings.ascii functools hashlib hmac http.client io json logging os pathlib random re secrets select shutil signal socket sqlite3 ssl string struct
+subprocess tempfile threading time traceback types typing urllib.parse uuid weakref wsgiref.handlers zoneinfo"""
 EXTRA_LIBRARIES = ("libgcc_s.so.1",)  # loaded at run time: without it an exit with daemon threads aborts
 TIME_ZONES = Path("/usr/share/zoneinfo")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -136,7 +134,7 @@ def compile_module(source: Path, target: Path) -> None:
     """Compile one module without asserts and docstrings; the checked hash, not a time, keeps the result the same for the same source."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source == STDLIB / "ctypes/util.py":
-        extended = Path("/tmp/ctypes_util.py")  # noqa: S108
+        extended = Path("/tmp/ctypes_util.py")
         extended.write_text(source.read_text() + FIND_LIBRARY)
         py_compile.compile(str(extended), str(target), str(source), doraise=True, optimize=2, invalidation_mode=HASHED)
         return
@@ -248,7 +246,7 @@ def seal(out: Path) -> None:
     for root, folders, files in os.walk(out):
         for path in [Path(root), *(Path(root, name) for name in (*folders, *files))]:
             if not path.is_symlink():
-                path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) and path.stat().st_mode & 0o111 else 0o644)
+                path.chmod(0o755 if path.is_dir() or (os.access(path, os.X_OK) and path.stat().st_mode & 0o111) else 0o644)
             os.utime(path, (0, 0), follow_symlinks=False)
     if (out / "tmp").is_dir():
         (out / "tmp").chmod(0o1777)
