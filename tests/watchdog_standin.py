@@ -92,7 +92,7 @@ def main():
     for source, target in ((child.stdout, sys.stdout.buffer), (child.stderr, sys.stderr.buffer)):
         threading.Thread(target=pump, args=(source, target), daemon=True).start()
     threading.Thread(target=end_with_child, args=(child,), daemon=True).start()
-    listener = Listener(("127.0.0.1", int(os.environ["port"])), Proxy)
+    listener = Listener(("", int(os.environ.get("port", "8080"))), Proxy)
     stopped = []
 
     def stop(number, frame):
@@ -113,4 +113,6 @@ def main():
 
 
 if __name__ == "__main__":
+    if "-run-healthcheck" in sys.argv:
+        sys.exit(0 if os.path.exists(LOCK) else 1)
     main()
