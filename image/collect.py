@@ -148,16 +148,14 @@ HASHED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 
 
 def copy_certificates(out: Path) -> None:
-    """Put the certificates where this Python's ssl looks for them."""
-    expected = ssl.get_default_verify_paths().openssl_cafile
-    places = {str(CERTIFICATES), expected}
-    source = next((Path(place) for place in sorted(places) if Path(place).is_file()), None)
-    if source is None:
-        sys.exit(f"collect.py: no CA certificates at {' or '.join(sorted(places))}")
-    for place in places:
-        target = out / place.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+    """Copy the certificates to Debian's place, and link to them from where this Python's ssl looks."""
+    if not CERTIFICATES.is_file():
+        sys.exit(f"collect.py: there are no CA certificates at {CERTIFICATES}")
+    copy(CERTIFICATES, out)
+    expected = out / ssl.get_default_verify_paths().openssl_cafile.lstrip("/")
+    if not os.path.lexists(expected):
+        expected.parent.mkdir(parents=True, exist_ok=True)
+        expected.symlink_to(CERTIFICATES)
 
 
 def collect_packages(out: Path, before: str) -> None:

@@ -1,18 +1,23 @@
 """The image, built and run: `make image-test`. It needs a Docker engine that reaches the base images, Debian's packages and PyPI."""
 
+import _sqlite3
 import contextlib
 import hashlib
 import http.client
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, ROOT, free_port, wait_for
+from conftest import DEADLINE, FUNCTIONS, ROOT, free_port, wait_for
+from test_examples import EXAMPLES
 
 BUILD = ("docker", "build", "--network=host")
 HARDENED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--memory", "64m")
@@ -239,6 +244,16 @@ def test_build_ends_with_a_message_that_names_what_is_wrong(checkout, file, text
     assert says in done.stdout + done.stderr
 
 
+def test_wheel_that_needs_a_missing_library_ends_the_build_and_names_it(tmp_path):
+    library = Path(_sqlite3.__file__).read_bytes()
+    wheel = tmp_path / "site-packages"
+    wheel.mkdir()
+    (wheel / "module.so").write_bytes(library.replace(b"libsqlite3.so", b"libmissing.so"))
+    done = run(sys.executable, str(ROOT / "image/collect.py"), "libraries", str(tmp_path))
+    assert done.returncode == 1
+    assert "site-packages/module.so needs libmissing.so" in done.stderr
+
+
 def test_tests_can_be_switched_off(checkout):
     (checkout / "handler/test_it.py").write_text("def test_it():\n    assert 1 == 2\n")
     assert build(checkout, "watchdog-app-untested", "--build-arg", "TEST_ENABLED=false").returncode == 0
@@ -261,6 +276,36 @@ def test_wheels_with_compiled_parts_and_debian_packages_work_hardened(checkout):
         assert container.call() == (200, b'[3.0,"python","x","xz"]')
 
 
+@pytest.mark.parametrize("file", sorted({row.values[0].function for row in EXAMPLES}))
+def test_example_of_the_documentation_answers_right_from_the_container(image, file):
+    mounted = ("--volume", f"{FUNCTIONS / file}:/home/app/handler/handler.py:ro")
+    with running(image, *HARDENED, *mounted) as container:
+        for example in [row.values[0] for row in EXAMPLES if row.values[0].function == file]:
+            connection = http.client.HTTPConnection("127.0.0.1", container.port, timeout=DEADLINE)
+            with contextlib.closing(connection):
+                connection.request(example.method, example.target, example.body or None, example.headers)
+                response = connection.getresponse()
+                assert (response.status, response.read()) == (example.status, example.expected_body)
+
+
+def readme_block(name):
+    """Return the commands and outputs of one of the README's blocks."""
+    text = (ROOT / "README.md").read_text()
+    return re.search(rf"<!-- {name} -->\n```console\n(.*?)```", text, re.DOTALL)[1].splitlines()
+
+
+def test_readme_commands_build_and_run_the_image(checkout):
+    build_command, run_command, call_command, answer = readme_block("image")
+    shutil.copy(ROOT / "Makefile", checkout)
+    assert run("sh", "-c", build_command[2:] + " BUILD_FLAGS=--network=host", cwd=checkout).returncode == 0
+    container = subprocess.Popen(run_command[2:].replace("run --rm", "run --rm --name readme").split(), stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: run(*call_command[2:].split()).stdout == answer, "the answer")
+    finally:
+        run("docker", "rm", "-f", "readme")
+        container.wait(DEADLINE)
+
+
 @pytest.mark.skipif(not shutil.which("faas-cli"), reason="faas-cli is needed")
 @pytest.mark.parametrize("language", ["python3-http", "python2.7-http"])
 def test_template_gives_a_function_that_runs(language, tmp_path):
@@ -268,8 +313,9 @@ def test_template_gives_a_function_that_runs(language, tmp_path):
     run("git", "clone", "--quiet", str(ROOT), str(repository))
     folder = tmp_path / "user"
     folder.mkdir()
-    assert run("faas-cli", "template", "pull", str(repository), cwd=folder).returncode == 0
-    new = run("faas-cli", "new", "--lang", language, "greeting", cwd=folder)
+    pull, create, *_ = [line[2:] for line in readme_block("template")]
+    assert run("sh", "-c", pull, cwd=folder, env={**os.environ, "REPOSITORY": str(repository)}).returncode == 0
+    new = run("sh", "-c", create.replace("python3-http", language), cwd=folder)
     assert "faas-cli build" in new.stdout
     assert run("faas-cli", "build", "-f", "stack.yaml", "--shrinkwrap", cwd=folder).returncode == 0
     assert build(folder / "build/greeting", "watchdog-app-template").returncode == 0

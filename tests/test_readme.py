@@ -62,6 +62,12 @@ def test_settings_are_those_of_the_code():
     assert documented == {name: default for name, (_, default) in watchdog_app.SETTINGS.items()}
 
 
+def test_build_arguments_are_those_of_the_dockerfile():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE)
+    assert set(rows) == set(re.findall(r"^ARG ([A-Z_]+)", dockerfile, re.MULTILINE))
+
+
 def test_event_has_what_the_table_names():
     public = {name for name in vars(watchdog_app.Event) if not name.startswith("_")} | {"environ"}
     assert {name for row in table("event") for name in names(row[0])} == public
@@ -126,7 +132,7 @@ def test_test_command_is_a_target_of_the_makefile():
 
 def test_make_without_a_target_names_each_command():
     done = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, timeout=DEADLINE)
-    for target in ("run", "test", "lint", "format", "check", "clean"):
+    for target in ("run", "test", "lint", "format", "check", "build", "image-test", "deploy", "clean"):
         assert f"make {target}" in done.stdout
 
 
