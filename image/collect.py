@@ -132,15 +132,14 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def compile_module(source: Path, target: Path) -> None:
-    """Compile one module without asserts and docstrings; the checked hash, not a time, keeps the result the same for the same source."""
+    """Compile one module without asserts and docstrings; a hash in the place of its time keeps the result the same for the same source."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    text = source
     if source == STDLIB / "ctypes/util.py":
-        extended = Path("/tmp/ctypes_util.py")
-        extended.write_text(source.read_text() + FIND_LIBRARY)
-        py_compile.compile(str(extended), str(target), str(source), doraise=True, optimize=2, invalidation_mode=HASHED)
-        return
+        text = Path("/tmp/ctypes_util.py")
+        text.write_text(source.read_text() + FIND_LIBRARY)
     try:
-        py_compile.compile(str(source), str(target), str(source), doraise=True, optimize=2, invalidation_mode=HASHED)
+        py_compile.compile(str(text), str(target), str(source), doraise=True, optimize=2, invalidation_mode=HASHED)
     except py_compile.PyCompileError:  # a template, not a module
         shutil.copyfile(source, target.with_suffix(".py"))
 
@@ -250,15 +249,12 @@ def write_cache(out: Path) -> None:
 
 def seal(out: Path) -> None:
     """Give each file one mode and one time: folders made by faas-cli have 0700, and no other user could read the function."""
-    for root, folders, files in os.walk(out):
-        for path in [Path(root), *(Path(root, name) for name in (*folders, *files))]:
-            if not path.is_symlink():
-                path.chmod(0o755 if path.is_dir() or (os.access(path, os.X_OK) and path.stat().st_mode & 0o111) else 0o644)
-            os.utime(path, (0, 0), follow_symlinks=False)
+    for path in [out, *(Path(root, name) for root, folders, files in os.walk(out) for name in (*folders, *files))]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o111 else 0o644)
+        os.utime(path, (0, 0), follow_symlinks=False)
     if (out / "tmp").is_dir():
         (out / "tmp").chmod(0o1777)
-    for path in [out, *(Path(root, name) for root, folders, _ in os.walk(out) for name in folders)]:
-        os.utime(path, (0, 0), follow_symlinks=False)
 
 
 def copy_tree(folder: Path, out: Path, leave_out: set[str]) -> None:
