@@ -48,7 +48,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from io import BytesIO
+from io import BufferedIOBase, BytesIO, TextIOWrapper
 from wsgiref.handlers import BaseHandler, format_date_time
 
 TYPE_CHECKING = False  # typing costs 5 to 20 ms at start; type checkers take this name for true
@@ -88,6 +88,8 @@ SAMPLE_LIMIT = 0.005  # seconds that one call counts for at most: one slow call,
 WEIGHT = 0.1  # of the newest call in the average
 PARKED_SECONDS = 10.0  # a thread without work ends after them
 SWITCH_INTERVAL = 0.001  # seconds; with the default of 5 ms each of three system calls of a short call waits so long for a CPU-bound one
+LOG_LINE = 60 * 1024  # bytes of a line on stdout or stderr; of-watchdog reads at most 64 KiB as one
+LOG_PATIENCE = 5.0  # seconds that what is printed waits for a reader who takes nothing, before it is lost
 DRAIN_LOOK = 0.02  # seconds between two looks at what is idle, while draining
 REST_AFTER = 25  # monitor's looks (of STUCK seconds) without a call before it rests
 
@@ -1317,14 +1319,81 @@ def field_line(name: str, value: str) -> bytes:
 
 # ---- 8. Application: environ -> event -> handle -> Response ----------------------------------------------------------
 
+# What in a log would be taken for something else: a terminal's commands, other ends of a line. A record's own lines stay lines
+ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+# Where a long line is broken: not within a UTF-8 sequence, if it is one
+long_line = re.compile(rb"[^\n]{%d,%d}(?=[^\n\x80-\xbf])|[^\n]{%d}(?=[^\n])" % (LOG_LINE - 3, LOG_LINE, LOG_LINE))
+
 
 def log(text: str) -> None:
-    """Write one record to the log, which is stderr, as one write; a log that cannot be written stops nobody."""
+    """Write one record to the log, which is stderr, as one write; a log that cannot be written stops nobody.
+
+    Its further lines are indented, so that no text of an exception can pass for a record of its own.
+    """
+    text = text.rstrip("\n").translate(ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates are no text
     try:
-        sys.stderr.write(text if text.endswith("\n") else text + "\n")
+        sys.stderr.write(text.replace("\n", "\n  ") + "\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):  # a broken pipe, a full disk, a closed file, no file at all
         pass
+
+
+class Output(BufferedIOBase):
+    """What stands behind the process's stdout and stderr: it breaks long lines, and neither fails nor hangs when nobody takes what it writes.
+
+    of-watchdog stops reading for good at a line above 64 KiB; then the pipe fills, and each call that prints would wait for ever.
+    Arguments: fd, the descriptor that it writes to, which stays open; name, for people.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd, self.name = fd, name
+        self.column = 0  # bytes of the last line, which has no end yet
+        self.lost = 0  # bytes that nobody took since the last that somebody did
+        self.renew_lock()
+        os.register_at_fork(after_in_child=self.renew_lock)  # the thread that holds it is not there in the child
+
+    def renew_lock(self) -> None:
+        self.lock = threading.RLock()  # a signal handler may print while the code that it interrupts does
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self.fd)
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`, bytes of any kind; what is not taken within LOG_PATIENCE is lost, and counted."""
+        content = bytes(data)
+        with self.lock:
+            if self.lost and not self._put(b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost):
+                self.column = self.lost = 0
+            self.lost += self._put(self._break_lines(content))
+        return len(content)
+
+    def _break_lines(self, data: bytes) -> bytes:
+        """Return `data` with a line break where a line would else be longer than LOG_LINE."""
+        first = data.find(b"\n")
+        if self.column and self.column + (len(data) if first < 0 else first) > LOG_LINE:
+            data = b"\n" + data
+        if len(data) > LOG_LINE:
+            data = long_line.sub(rb"\g<0>\n", data)
+        last = data.rfind(b"\n")
+        self.column = len(data) - last - 1 if last >= 0 else self.column + len(data)
+        return data
+
+    def _put(self, data: bytes) -> int:
+        """Write `data`, and wait for a reader unless one is missing already; return how many bytes were not taken."""
+        rest = memoryview(data)
+        try:
+            while rest and select.select((), (self.fd,), (), 0 if self.lost else LOG_PATIENCE)[1]:
+                rest = rest[os.write(self.fd, rest[: select.PIPE_BUF]) :]  # so much never blocks a pipe that has room
+        except (OSError, ValueError):  # a broken pipe, a full disk, a closed descriptor
+            pass
+        return len(rest)
 
 
 WARNED: set[str] = set()
@@ -2536,16 +2605,25 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
 def announce(listener: socket.socket) -> None:
     """Say where to call, to a person who started this by hand."""
     host, port = listener.getsockname()[:2]
-    log(f"Listening on http://{host}:{port}\n  curl -d World http://{host}:{port}/")
+    log(f"Listening on http://{host}:{port}\ncurl -d World http://{host}:{port}/")
 
 
 def prepare_process() -> None:
     """Set what is the process's: short turns for threads, output that appears at once, one copy of this module."""
     sys.setswitchinterval(SWITCH_INTERVAL)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    threading.excepthook = log_thread_failure
+    for name in ("stdout", "stderr"):
+        if stream := getattr(sys, name):
+            output = TextIOWrapper(Output(stream.fileno(), stream.name), stream.encoding, "backslashreplace", line_buffering=True)
+            setattr(sys, name, output)
+            setattr(sys, f"__{name}__", output)
     sys.modules["watchdog_app"] = sys.modules[__name__]  # `from watchdog_app import HTTPError` gives this one, also when it is __main__
+
+
+def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    """Log what a thread of the function raised as one record. The default writes it in pieces, between which others may write."""
+    if failure.thread and failure.exc_value and failure.exc_type is not SystemExit:
+        log(f"ERROR thread {clipped(failure.thread.name)} failed\n{format_traceback(failure.exc_value)}")
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:

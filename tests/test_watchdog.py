@@ -216,6 +216,13 @@ def test_prints_appear_at_once(kind, tmp_path):
         wait_for(lambda: "printed by the function" in watchdog.log, "the print")
 
 
+def test_calls_that_print_long_lines_do_not_hang(kind, tmp_path):
+    function = write_function(tmp_path, "def handle(event, context):\n    print('x' * 100_000)\n    return 'x'\n")
+    with behind(kind, function, tmp_path) as watchdog:
+        assert {watchdog.call()[2] for _ in range(20)} == {b"x"}
+        wait_for(lambda: watchdog.log.count("x") >= 2_000_000, "all that was printed")
+
+
 def test_second_sigterm_to_the_function_ends_it_at_once(kind, tmp_path):
     function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
     with behind(kind, function, tmp_path) as watchdog:

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 UPSTREAM = urlsplit(os.environ["upstream_url"]).netloc
+LONGEST_LINE = 64 * 1024
 LOCK = os.path.join(os.environ.get("TMPDIR", "/tmp"), ".lock")
 
 
@@ -76,7 +77,7 @@ class Listener(ThreadingHTTPServer):
 
 
 def pump(source, target):
-    for line in source:
+    while (line := source.readline(LONGEST_LINE + 1)) and len(line) <= LONGEST_LINE:  # a longer one ends the reading for good
         target.write(line)
         target.flush()
 
