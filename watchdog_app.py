@@ -637,9 +637,10 @@ class RequestReader:
     def _check_start(self, end: int) -> None:
         """Refuse a head as soon as it cannot become a good one: what is wrong first decides, however it was sliced."""
         buffer, scanned = self.buffer, self.scanned
+        line_limit = min(MAX_LINE + 2, self.max_head + 4)
         if not self.line_ended:
-            self.line_ended = buffer.find(b"\r\n", scanned, MAX_LINE + 2) >= 0
-        limit, status = (self.max_head + 4, 431) if self.line_ended else (MAX_LINE + 2, 414)
+            self.line_ended = buffer.find(b"\r\n", scanned, line_limit) >= 0
+        limit, status = (self.max_head + 4, 431) if self.line_ended else (line_limit, 414)
         known = min(len(buffer) if end < 0 else end, limit)
         if buffer[known - 1 : known] == b"\r":
             known -= 1  # its LF may still come
