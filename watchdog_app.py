@@ -1252,10 +1252,14 @@ class Stream:
         self.failed: Callable[[], object] = bool  # called when an item raises, before the exception goes on
         self.first: list[bytes] = []
         self.kind = BINARY
-        for item in items:
-            encoded, self.kind = encode_item(item)
-            self.first.append(encoded)
-            break
+        try:
+            for item in items:
+                encoded, self.kind = encode_item(item)
+                self.first.append(encoded)
+                break
+        except BaseException:
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self.first

@@ -650,6 +650,27 @@ def test_a_first_item_that_cannot_be_sent_is_a_500(item, log):
     assert closed == [True]
 
 
+@pytest.mark.parametrize("first", [5, ValueError("first"), HTTPError(404), SystemExit(1)], ids=lambda first: type(first).__name__)
+def test_an_iterator_whose_first_item_fails_is_closed(first, log):
+    class Rows:
+        closed = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if isinstance(first, BaseException):
+                raise first
+            return first
+
+        def close(self):
+            self.closed += 1
+
+    rows = Rows()
+    assert call(returning(rows)).status == (404 if isinstance(first, HTTPError) else 500)
+    assert rows.closed == 1
+
+
 # -- what cannot be sent --
 
 NOT_SENT = [
