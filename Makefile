@@ -4,7 +4,7 @@ BUILD_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint format check build image-test deploy clean
+.PHONY: help run test lint format check fuzz fuzz-requests fuzz-results build image-test deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ format: $(VENV)/installed ## Format the code
 	$(BIN)/ruff format .
 
 check: lint test ## Do all that the gate does
+
+fuzz: $(VENV)/installed ## Fuzz the server until stopped, or for SECONDS=60
+	@$(MAKE) --no-print-directory -j 2 fuzz-requests fuzz-results
+
+fuzz-requests fuzz-results:
+	$(BIN)/python -X dev -W error tests/$(subst -,_,$@).py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 build: ## Build the image of the function in handler/
 	docker build $(BUILD_FLAGS) -t $(IMAGE) .

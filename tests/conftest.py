@@ -7,6 +7,7 @@ import io
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 import watchdog_app  # noqa: E402
 
 DEADLINE = 10.0  # seconds after which a test gives up waiting
+RESET = struct.pack("ii", 1, 0)  # the value of SO_LINGER with which a close is a reset
 
 
 class Answer(NamedTuple):
