@@ -283,6 +283,10 @@ class HTTPError(Exception):
         self.status, self.body, self.headers = status, body, headers
 
 
+class Disconnected(Exception):
+    """The peer has gone, or takes nothing any more; nobody is to blame."""
+
+
 class BadRequest(HTTPError):
     """What the function asked of the request is not there: 400, with a text that says so, when the function lets it escape."""
 
@@ -1437,11 +1441,11 @@ class Application:
         event, context = Event(environ), self.context(environ)
         try:
             result = self.handle(event, context)
-            if callable(result):
-                return self._relay(result, environ, start_response, event, context)
-            response = to_response(result)
+            response = None if callable(result) else to_response(result)
         except BaseException as error:  # SystemExit too: a function's sys.exit ends its call, not the server
             response = self._failure(error, event, context)
+        if response is None:
+            return self._relay(result, environ, start_response, event, context)
         body = response.body
         start_response(status_line(response.status), response.headers)
         if isinstance(body, bytes):
@@ -1455,6 +1459,8 @@ class Application:
         """Let a WSGI response object answer for itself."""
         try:
             return answer(environ, start_response)
+        except Disconnected:  # this server's `write` says so, and it is no failure
+            raise
         except BaseException as error:
             response = self._failure(error, event, context)
             start_response(status_line(response.status), response.headers, sys.exc_info())  # it may have called it before
@@ -1566,10 +1572,6 @@ def status_bytes(status: str) -> bytes:
         line = status.encode("latin-1")
         remember(STATUS_BYTES, status, line, len(line))
     return line
-
-
-class Disconnected(Exception):
-    """The peer has gone, or takes nothing any more; nobody is to blame."""
 
 
 class DateLines:

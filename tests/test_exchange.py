@@ -572,6 +572,28 @@ def test_a_result_is_closed_once_when_its_caller_goes_away(log):
     assert log.getvalue() == ""
 
 
+@pytest.mark.parametrize("serve", [lambda answer: serving_application(answer), lambda answer: serving(lambda event, context: answer)],
+    ids=["application", "function"])  # fmt: skip
+def test_a_caller_that_goes_away_while_it_is_written_to_is_no_fault(serve, log):
+    ended = threading.Event()
+
+    def answer(environ, start_response):
+        write = start_response("200 OK", PLAIN)
+        try:
+            while True:
+                write(b"x" * 65536)
+        finally:
+            ended.set()
+
+    with serve(answer) as server, server.connect() as sock:
+        sock.sendall(GET)
+        assert sock.recv(65536)
+        sock.close()
+        assert ended.wait(DEADLINE)
+        wait_for(lambda: not server.server.connections, "the end of the connection")
+    assert log.getvalue() == ""
+
+
 # -- fields that are the server's --
 
 KEPT = [
