@@ -174,6 +174,8 @@ CUT = [
     get()[:-3],
     NEXT + "P",
     measured("6"),
+    post("", "Expect: 100-continue", "Content-Length: 5"),
+    NEXT + post("", "Expect: 100-continue", "Transfer-Encoding: chunked"),
     chunked(""),
     chunked("5"),
     chunked("5\r"),
@@ -364,9 +366,15 @@ def cut(rng: random.Random, data: bytes) -> bytes:
     return data[: position(rng, data)]
 
 
+def ask_first(rng: random.Random, data: bytes) -> bytes:
+    """End with a head whose peer waits for a 100."""
+    at = data.find(b"\r\n\r\n")
+    return data if at < 0 else data[:at] + b"\r\nExpect: 100-continue\r\n\r\n"
+
+
 MUTATORS = (
     flip, put, put, put_byte, overwrite, delete, duplicate, repeat, swap_lines, double_line, drop_line, change_case, fold, other_number, other_number,
-    bare_end, splice, splice, follow, follow, cut,
+    bare_end, splice, splice, follow, follow, cut, ask_first,
 )  # fmt: skip
 
 
@@ -396,6 +404,7 @@ class Read(NamedTuple):
     refusal: int | None  # that ends the connection
     method: str  # of that refusal
     waiting: str
+    wants: bool = False  # to send a 100
 
 
 def read_with_module(data: bytes, lengths: tuple[int, ...], limits: Limits) -> Read:
@@ -412,7 +421,8 @@ def read_with_module(data: bytes, lengths: tuple[int, ...], limits: Limits) -> R
             if not found.keep_alive:
                 return Read(requests, None, "", "")
             found = reader.receive(b"")
-    return Read(requests, None, "", reader.waiting)
+    wants = not lengths and reader.wants_continue()  # in slices that depends on when it is asked
+    return Read(requests, None, "", reader.waiting, wants)
 
 
 def slices(data: bytes, lengths: tuple[int, ...]) -> Iterator[bytes]:
@@ -438,7 +448,7 @@ def difference(data: bytes, lengths: tuple[int, ...], limits: Limits, strict: Re
         return f"the requests differ: the module reads {whole.requests!r}, the strict reading {expected!r}"
     if not ends_well(whole, strict):
         return f"the ends differ: the module {whole[1:]!r}, the strict reading {strict[1:]!r}"
-    if lengths and (sliced := read_with_module(data, lengths, limits)) != whole:
+    if lengths and (sliced := read_with_module(data, lengths, limits)) != whole._replace(wants=False):
         return f"slices differ: whole {whole!r}, in slices of {lengths} {sliced!r}"
     return ""
 
@@ -449,7 +459,7 @@ def ends_well(read: Read, strict: Reading) -> bool:
         return read.refusal in strict.statuses and (read.method == "HEAD") == (strict.begun == "HEAD")
     if strict.end == "refused" or read.refusal:
         return False
-    return bool(read.waiting) == (strict.end == "incomplete")
+    return (bool(read.waiting), read.wants) == (strict.end == "incomplete", strict.waits)
 
 
 def minimal(data: bytes, fails: Callable[[bytes], bool]) -> bytes:
@@ -534,6 +544,9 @@ def echo(event: Any, context: Any) -> dict[str, Any]:
     return {"method": event.method, "target": event.environ["REQUEST_URI"], "fields": fields, "text": event.body.decode("latin-1")}
 
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
 class Peer:
     """One connection of a batch: what it sends, in which slices, and how it ends."""
 
@@ -578,7 +591,7 @@ class Peer:
     def check(self) -> str:
         """Read an answer for each message, then the end."""
         for message in self.strict.messages:
-            answer = self.answer(message.method, message.waits)
+            answer = self.answer(message.method, message.expects)
             status = message.refused or 200
             if answer.status != status:
                 return f"{answer.status} instead of {status} for {message.method} {message.target}"
@@ -597,8 +610,10 @@ class Peer:
             if answer.status not in allowed or not answer.closes:
                 return f"{answer.status} with Connection: {answer.header('Connection')} instead of one of {sorted(allowed)}"
         elif self.ending == "keep" and end != "closed":
-            self.more(0.0)
-            self.received = self.received.removeprefix(watchdog_app.CONTINUE)
+            self.more(DEADLINE if self.strict.waits and not self.received else 0.0)
+            if self.strict.waits and not self.received.startswith(CONTINUE):
+                return f"{self.received!r} instead of a 100"
+            self.received = self.received.removeprefix(CONTINUE)
             if self.received and not allowed:
                 return f"more answers than requests: {self.received!r}"
             return ""

@@ -43,7 +43,7 @@ class Message(NamedTuple):
     host: str | None  # the authority of an absolute target, else Host
     keeps: bool  # whether the connection goes on behind it
     refused: int | None  # 417, where it has no body
-    waits: bool  # for a 100
+    expects: bool  # a 100 before its body
 
 
 class Reading(NamedTuple):
@@ -52,7 +52,8 @@ class Reading(NamedTuple):
     messages: list[Message]
     end: str  # "between" requests, "incomplete", "refused", or "closed" by the last message
     statuses: frozenset[int]  # that the last request is to be refused with, or may be already where it is incomplete
-    begun: str  # method of that last request, as far as an answer to it depends on that
+    begun: str = ""  # method of that last request, as far as an answer to it depends on that
+    waits: bool = False  # whether its peer waits for a 100: the head is good, the body has not begun
 
 
 class IncompleteError(Exception):
@@ -72,12 +73,13 @@ def read_requests(data: bytes, limits: Limits) -> Reading:
             reader.begin()
             messages.append(reader.request())
             if not messages[-1].keeps:
-                return Reading(messages, "closed", frozenset(), "")
+                return Reading(messages, "closed", frozenset())
     except IncompleteError:
         end = "incomplete" if reader.at > reader.start or reader.at < len(data) else "between"
     except RefusedError:
         end = "refused"
-    return Reading(messages, end, frozenset(reader.faults), reader.method or ("HEAD" if data.startswith(b"HEAD ", reader.start) else "GET"))
+    begun = reader.method or ("HEAD" if data.startswith(b"HEAD ", reader.start) else "GET")
+    return Reading(messages, end, frozenset(reader.faults), begun, reader.waits)
 
 
 class Reader:
@@ -87,7 +89,7 @@ class Reader:
         self.data, self.limits = data, limits
         self.at = self.start = 0
         self.faults: set[int] = set()
-        self.method = ""
+        self.method, self.waits = "", False
 
     # -- bytes --
 
@@ -126,7 +128,7 @@ class Reader:
 
     def begin(self) -> None:
         """Pass a few empty lines before a request."""
-        self.faults, self.method = set(), ""
+        self.faults, self.method, self.waits = set(), "", False
         for _ in range(self.limits.blank_lines):
             self.start = self.at
             if not self.data.startswith(b"\r\n", self.at):
@@ -152,15 +154,16 @@ class Reader:
         modern = minor != "0"
         host = self.host(method, target, headers, modern)
         length = self.body_length(headers, modern)
-        refused, waits = self.expectation(headers, modern)
+        refused, expects = self.expectation(headers, modern)
         if self.faults:
             raise RefusedError
         self.method = method
         if length != 0 and refused:
             self.refuse(refused)
+        self.waits = expects and length != 0 and self.at == len(self.data)
         body = self.chunks() if length is None else self.content(length)
         keeps = self.keeps(headers, modern)
-        return Message(method, target, headers, body, modern, host, keeps, refused, waits and length != 0)
+        return Message(method, target, headers, body, modern, host, keeps, refused, expects and length != 0)
 
     def check_unfinished_head(self) -> None:
         """Refuse what is too long already, and note what it may be refused for."""
@@ -249,7 +252,7 @@ class Reader:
         return length
 
     def expectation(self, headers: list[tuple[str, str]], modern: bool) -> tuple[int | None, bool]:
-        """Return 417 for an expectation that nobody knows, and whether the peer waits for a 100 (RFC 9110 §10.1.1)."""
+        """Return 417 for an expectation that nobody knows, and whether the peer expects a 100 (RFC 9110 §10.1.1)."""
         expected = [value.lower() for value in values(headers, "expect")] if modern else []
         return (417, False) if expected not in ([], ["100-continue"]) else (None, bool(expected))
 
