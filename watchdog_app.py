@@ -1471,7 +1471,7 @@ class Application:
         if isinstance(error, HTTPError):
             try:
                 return from_error(error)
-            except Exception as second:
+            except BaseException as second:
                 return self._failure(second, event, context)
         trace = self._report(error, event, context, 1)
         text = f"Internal Server Error\ncall id: {clipped(context.call_id).strip(chr(39))}\n"

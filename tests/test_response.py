@@ -807,6 +807,20 @@ def test_an_http_error_that_cannot_be_sent_is_a_500(error, log):
     assert "ResultError" in log.getvalue()
 
 
+@pytest.mark.parametrize("fault", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_http_error_whose_body_fails_is_a_500_with_the_call_id(fault, log):
+    def items():
+        raise fault("first")
+        yield "never"
+
+    def handle(event, context):
+        raise HTTPError(404, items())
+
+    answer = call(handle, HTTP_X_CALL_ID="an-id")
+    assert (answer.status, "call id: an-id" in answer.text) == (500, True)
+    assert log.getvalue().count("ERROR call 'an-id'") == 1
+
+
 # -- WSGI responses --
 
 
