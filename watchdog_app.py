@@ -1804,8 +1804,8 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 #
 # Invariants. A connection has one owner: the selector (and so the leader) where its `mask` is not 0, else the one thread that runs it.
 # No thread polls without the lead. Whoever gives the lead away takes the connection in hand off the selector under the same lock, and
-# gives it to a thread that is there: it is never lost. One thread more than may block is kept for it, and where none is left to take it,
-# the leader runs no call that it can queue. All that changes hands does so under `lock`; the rest is its owner's.
+# gives it to a thread that is there: it is never lost. One thread more than may block is kept for it, and where none is parked to take it,
+# nor can be started, the leader runs no call but queues it. All that changes hands does so under `lock`; the rest is its owner's.
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger {1, 0}; the struct module costs 1 ms at start
@@ -1974,7 +1974,7 @@ class Server:
 
     def _new_thread(self) -> threading.Lock | None:
         """Start a thread, unless there are as many as may be: those that may block, and one to lead. The lock is held."""
-        if self.workers > self.settings.threads:
+        if self.stopped or self.workers > self.settings.threads:
             return None
         me = threading.Lock()
         me.acquire()
@@ -1997,8 +1997,14 @@ class Server:
         return True
 
     def _has_successor(self) -> bool:
-        """Tell whether another thread could take the lead; only then may a call run in place."""
-        return bool(self.parked) or self.workers <= self.settings.threads
+        """Tell whether a thread is parked that can take the lead, or can be started now; only then may a call run in place."""
+        if self.parked and not self.queue:
+            return True
+        with self.lock:
+            spare = None if self.parked else self._new_thread()
+            if spare is not None:
+                self.parked.append(spare)
+            return bool(self.parked) and not self.queue  # who gives the lead away goes on with the queue
 
     def _work(self, me: threading.Lock) -> None:
         """Live as a thread: wait for the lead, keep it as long as it is mine, then run what is queued, and park."""
@@ -2016,10 +2022,11 @@ class Server:
                     self.parked.remove(me)
                     self.workers -= 1
                     return False
-        if self.stopped:
-            with self.lock:
-                self.workers -= 1
-        return not self.stopped
+        if not self.stopped:
+            return True
+        with self.lock:
+            self.workers -= 1
+        return False
 
     def _job_or_park(self, me: threading.Lock) -> tuple[Connection, Request] | None:
         with self.lock:

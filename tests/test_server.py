@@ -167,6 +167,43 @@ def test_queue_is_served_in_order_of_arrival():
     assert order == ["/wait", "/0", "/1", "/2", "/3"]
 
 
+@pytest.fixture
+def no_more_threads(monkeypatch):
+    """Let the system refuse more threads for calls while it is set, as a limit on processes does."""
+    refused = threading.Event()
+    start = threading.Thread.start
+
+    def limited(self):
+        if refused.is_set() and self.name.startswith("call-"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    return refused
+
+
+@pytest.mark.parametrize("path", [pytest.param(b"wait", id="a call that blocks"), pytest.param(b"stream", id="a stream to a slow reader")])
+def test_lead_is_kept_where_the_system_allows_no_more_threads(path, no_more_threads):
+    gate = Gate()
+
+    def function(event, context):
+        return (b"x" * 100_000 for _ in range(200)) if event.path == "/stream" else gate(event, context)
+
+    with serving(function) as server, server.connect() as first, server.connect() as second, server.connect() as third:
+        no_more_threads.set()
+        try:
+            first.sendall(GET % b"wait")
+            wait_for(lambda: gate.waiting == 1)
+            second.sendall(GET % path)
+            wait_for(lambda: len(server.server.queue) == 1, "a queue")
+            assert server.talk(b"bad\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+            no_more_threads.clear()
+            assert ask(third).body == b"/", "a thread can be had again"
+            wait_for(lambda: not server.server.queue, "the end of the queue")
+        finally:
+            gate.opened.set()
+
+
 def test_call_that_computes_does_not_hold_up_others():
     stop = threading.Event()
 
