@@ -1344,7 +1344,7 @@ def log(text: str) -> None:
     try:
         sys.stderr.write(text.replace("\n", "\n  ") + "\n")
         sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):  # a broken pipe, a full disk, a closed file, no file at all
+    except Exception:  # a broken pipe, a full disk, a closed file, no file at all, or what the function has put in its place
         pass
 
 

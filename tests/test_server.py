@@ -569,10 +569,11 @@ def test_server_leaves_no_descriptor_behind():
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_log_that_cannot_be_written_stops_nobody(monkeypatch):
+@pytest.mark.parametrize("error", [BrokenPipeError, pytest.param(RuntimeError, id="what the function has put in the place of stderr")])
+def test_log_that_cannot_be_written_stops_nobody(error, monkeypatch):
     class Broken(io.StringIO):
         def write(self, text):
-            raise BrokenPipeError
+            raise error
 
     monkeypatch.setattr(sys, "stderr", Broken())
     with serving(lambda event, context: 1 / 0) as server:
