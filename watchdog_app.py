@@ -1186,8 +1186,7 @@ def to_pairs(headers: Any) -> HeaderPairs:
     for name, value in items:
         for single in value if isinstance(value, (list, tuple)) else (value,):
             text = str(single) if type(single) is int else single
-            field_line(name, text)
-            kind = FIELD_KINDS.get(name.lower(), OTHER)
+            _, kind = field_line(name, text)
             if kind == OTHER or (kind == CONNECTION and text.lower() == "close"):
                 pairs.append((name, text))
     return pairs
@@ -1239,7 +1238,7 @@ def json_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
     if not CODEC:
         from json import JSONDecoder, JSONEncoder  # 1 to 3 ms, and it is needed with the first JSON only
 
-        encoder = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=json_default)
+        encoder = JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=json_default)
         CODEC.append((encoder.encode, JSONDecoder(parse_constant=not_json).decode))
     return CODEC[0]
 
@@ -1332,21 +1331,21 @@ def file_pieces(file: Any) -> Iterator[Any]:
             file.close()
 
 
-FIELD_LINES: dict[tuple[str, str], bytes] = {}  # headers sent before -> their lines: 0.1 instead of 1 µs
+FIELD_LINES: dict[tuple[str, str], tuple[bytes, int]] = {}  # headers sent before -> their lines and kinds: 0.1 instead of 1 µs
 is_field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110 §5.5
 
 
-def field_line(name: str, value: str) -> bytes:
-    """Convert a header to its line, CRLF included; raise ResultError, which names it, for one that would break the response."""
-    line = FIELD_LINES.get((name, value)) if type(name) is str is type(value) else None
-    if line is not None:
-        return line
+def field_line(name: str, value: str) -> tuple[bytes, int]:
+    """Convert a header to its line, CRLF included, and its kind; raise ResultError, which names it, for one that would break the response."""
+    known = FIELD_LINES.get((name, value)) if type(name) is str is type(value) else None
+    if known is not None:
+        return known
     if not isinstance(name, str) or not is_token(name):
         raise ResultError(f"header name {clipped(name)} cannot be sent: it takes letters, digits and - (RFC 9110 §5.6.2)")
     if not isinstance(value, str) or not is_field_value(value):
         raise ResultError(f"header {name} with value {clipped(value)} cannot be sent: it takes latin-1 text without control characters")
-    line = f"{name}: {value}\r\n".encode("latin-1")
-    remember(FIELD_LINES, (name, value), line, len(line))
+    line = f"{name}: {value}\r\n".encode("latin-1"), FIELD_KINDS.get(name.lower(), OTHER)
+    remember(FIELD_LINES, (name, value), line, len(line[0]))
     return line
 
 
@@ -1680,8 +1679,7 @@ class Exchange(BaseHandler):
         self.status_bytes = status_bytes(status)
         self.lines, self.length = [], None
         for name, value in headers:
-            line = field_line(name, value)
-            kind = FIELD_KINDS.get(name.lower(), OTHER)
+            line, kind = field_line(name, value)
             if kind == OTHER:
                 self.lines.append(line)
             else:
@@ -1705,12 +1703,12 @@ class Exchange(BaseHandler):
         """
         if type(self.result) is not list or self.headers_sent:
             self._send_stream()
-        else:
+            self.close()
+        else:  # a list has no `close`
             body = b"".join(self.result)
             head = self._whole_head(len(body))
             self.headers_sent = True
             self.connection.send(head if self._bodiless() else head + body)
-        self.close()
 
     def _bodiless(self) -> bool:
         return self.request.method == "HEAD" or self.status_bytes[:3] in BODILESS
