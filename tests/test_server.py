@@ -66,17 +66,17 @@ def gated(**settings):
 
 
 class SteppingClock:
-    """A clock that a test moves."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self):
-        self.ahead = 0.0
+        self.now = 1000.0
 
     def __call__(self):
-        return time.monotonic() + self.ahead
+        return self.now
 
     def advance(self, server, seconds):
         wait_for(lambda: server.server.current is None, "the end of the exchange")
-        self.ahead += seconds
+        self.now += seconds
         server.server.wake_leader()
 
 
@@ -431,65 +431,227 @@ def test_one_send_carries_a_materialised_answer(monkeypatch):
 # ---- deadlines, by a clock that the test moves ----
 
 
-@pytest.mark.parametrize(
-    ("sent", "seconds", "status"),
-    [
-        pytest.param(b"GET / HT", 11, 408, id="head not complete after 10 s"),
-        pytest.param(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab", 31, 408, id="body without progress for 30 s"),
-        pytest.param(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", 31, 408, id="chunk without progress for 30 s"),
-    ],
-)
-def test_request_that_does_not_get_on_is_refused(sent, seconds, status):
+def connections(server):
+    """Return the connections that a server has now."""
+    return list(server.server.connections.values())
+
+
+def is_kept(server, sock):
+    """Tell whether `sock` is still open, and nothing has come on it, after the leader had a turn at the time that it is now."""
+    with server.connect() as other:
+        ask(other)
+    sock.setblocking(False)
+    try:
+        sock.recv(1)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        sock.settimeout(DEADLINE)
+
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+HALF = [
+    pytest.param(b"GET / HT", b"TP/1.1\r\nHost: a\r\n\r\n", 10, id="head not complete after 10 s"),
+    pytest.param(POST + b"Content-Length: 5\r\n\r\nab", b"cde", 30, id="body without progress for 30 s"),
+    pytest.param(POST + b"Content-Length: 5\r\n\r\n", b"abcde", 30, id="body that does not begin for 30 s"),
+    pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", b"cde\r\n0\r\n\r\n", 30, id="chunk without progress for 30 s"),
+    pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nA: b", b"\r\n\r\n", 30, id="trailer not complete after 30 s"),
+]
+
+
+@contextlib.contextmanager
+def begun(sent):
+    """Serve with a clock, and send the first part of a request."""
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
         sock.sendall(sent)
-        wait_for(lambda: any(c.stage for c in server.server.connections.values()), "the first part")
-        clock.advance(server, seconds)
-        answer = read_answer(read_all(sock))[0]
-        assert (answer.status, answer.closes) == (status, True)
+        wait_for(lambda: [c.stage for c in connections(server)] not in ([], [""]), "the first part")
+        yield clock, server, sock
+
+
+@pytest.mark.parametrize(("sent", "rest", "seconds"), HALF)
+def test_request_that_does_not_get_on_is_refused(sent, rest, seconds):
+    with begun(sent) as (clock, server, sock):
+        clock.advance(server, seconds + 1)
+        answer, behind = read_answer(read_all(sock))
+        assert (answer.status, answer.closes, behind) == (408, True, b"")
+
+
+@pytest.mark.parametrize(("sent", "rest", "seconds"), HALF)
+def test_request_that_gets_on_just_in_time_is_served(sent, rest, seconds):
+    with begun(sent) as (clock, server, sock):
+        clock.advance(server, seconds - 1)
+        assert is_kept(server, sock)
+        assert ask(sock, raw=rest).status == 200
+
+
+def test_body_that_does_not_come_after_a_100_is_refused():
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
+        assert ask(sock, raw=POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n").status == 100
+        wait_for(lambda: connections(server)[0].stage == "body", "the wait for the body")
+        clock.advance(server, 29)
+        assert is_kept(server, sock)
+        clock.advance(server, 2)
+        assert read_answer(read_all(sock))[0].status == 408
 
 
 def test_head_has_its_time_from_the_first_byte_not_from_the_last():
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
-        for byte in b"GET /":
-            sock.sendall(bytes([byte]))
-            clock.advance(server, 2.5)
-            time.sleep(0.01)  # the byte and the clock reach the leader in one turn or in two
+        for number in range(1, 6):
+            sock.sendall(b"GET /"[number - 1 : number])
+            wait_for(lambda length=number: [len(c.reader.buffer) for c in connections(server) if c.stage] == [length], "the byte")
+            clock.advance(server, 2.4)
         assert read_answer(read_all(sock))[0].status == 408
 
 
-def test_body_slower_than_1_kib_a_second_is_refused():
+def test_body_has_its_time_without_progress_from_its_last_byte():
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
-        for received in (100, 200, 300):
-            sock.sendall(b"x" * 100)
+        sock.sendall(POST + b"Content-Length: 100000\r\n\r\n")
+        for received in range(20_000, 100_000, 20_000):
+            sock.sendall(b"x" * 20_000)
             wait_for(lambda expected=received: body_received(server) == expected, "progress")
-            clock.advance(server, 14)
-        clock.advance(server, 14)
-        assert read_answer(read_all(sock))[0].status == 408
+            clock.advance(server, 19)
+        assert ask(sock, raw=b"x" * 20_000).status == 200
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [pytest.param(49, True, id="49 s"), pytest.param(51, False, id="51 s")])
+def test_body_slower_than_1_kib_a_second_on_average_after_its_first_30_s_is_refused(seconds, kept):
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
+        sock.sendall(POST + b"Content-Length: 20481\r\n\r\n")
+        wait_for(lambda: body_received(server) == 0, "the head")
+        clock.advance(server, 25)
+        sock.sendall(b"x" * 20_480)
+        wait_for(lambda: body_received(server) == 20_480, "progress")
+        clock.advance(server, seconds - 25)
+        assert is_kept(server, sock) == kept
+        assert not kept or ask(sock, raw=b"x").status == 200
 
 
 def body_received(server):
     """Return how much of a body the one connection has, once it waits for more of it."""
-    return next((c.reader.received for c in server.server.connections.values() if c.stage == "body"), None)
+    return next((c.reader.received for c in connections(server) if c.stage == "body"), None)
 
 
-@pytest.mark.parametrize(("seconds", "open_after"), [pytest.param(91, True, id="91 s"), pytest.param(121, False, id="121 s")])
-def test_idle_connection_is_kept_longer_than_the_watchdog_may_reuse_it(seconds, open_after):
-    with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
-        ask(sock)
+LARGE = 32 << 20  # bytes, which no socket takes at once
+
+
+@pytest.mark.parametrize(
+    ("seconds", "open_after"), [pytest.param(91, True, id="91 s"), pytest.param(119, True, id="119 s"), pytest.param(121, False, id="121 s")]
+)
+@pytest.mark.parametrize(
+    ("sent", "length"),
+    [
+        pytest.param(b"", 0, id="nothing asked"),
+        pytest.param(b"\r\n", 0, id="a blank line"),
+        pytest.param(GET % b"", 1, id="a small answer"),
+        pytest.param(GET % b"large", LARGE, id="a large answer"),
+        pytest.param(GET % b"stream", len(b"1\r\nx\r\n0\r\n\r\n"), id="a stream"),
+    ],
+)
+def test_idle_connection_is_kept_longer_than_the_watchdog_may_reuse_it(sent, length, seconds, open_after):
+    def function(event, context):
+        return {"/large": b"x" * LARGE, "/stream": iter("x")}.get(event.path, "x")
+
+    with clocked(function) as (clock, server), server.connect() as sock:
+        wait_for(lambda: connections(server), "the connection")
+        if sent:
+            sock.sendall(sent)
+        if length:
+            take_answer(sock, length)
+        wait_for(lambda: is_waiting(connections(server)[0], asked=length > 0, blank_lines=sent == b"\r\n"), "the end of the exchange")
         clock.advance(server, seconds)
-        if open_after:
-            assert ask(sock).status == 200
-        else:
-            assert read_all(sock) == b""
+        assert is_kept(server, sock) == open_after
+        assert not open_after or ask(sock).status == 200
+
+
+def is_waiting(connection, asked, blank_lines):
+    """Tell whether a connection waits for its peer, and what has come on it."""
+    return (connection.mask, not connection.fresh, connection.reader.blank_lines) == (watchdog_app.IN, asked, blank_lines)
+
+
+def take_answer(sock, length):
+    """Read one answer whose content, with its framing, has `length` bytes."""
+    with sock.makefile("rb") as file:
+        while file.readline().rstrip():
+            pass
+        assert len(file.read(length)) == length
+
+
+@contextlib.contextmanager
+def answering_a_slow_reader(function):
+    """Serve with a clock a peer that takes nothing, and wait until its socket is full."""
+    with clocked(function) as (clock, server), server.connect() as sock:
+        sock.sendall(GET % b"")
+        wait_for(lambda: [c.mask for c in connections(server)] == [watchdog_app.OUT], "a full socket")
+        yield clock, server, sock
 
 
 def test_peer_that_takes_nothing_for_write_timeout_is_cut():
-    with clocked(lambda event, context: b"x" * (32 << 20)) as (clock, server), server.connect() as sock:
-        sock.sendall(GET % b"")
-        wait_for(lambda: any(c.mask == watchdog_app.OUT for c in server.server.connections.values()), "a full socket")
+    with answering_a_slow_reader(lambda event, context: b"x" * LARGE) as (clock, server, _):
         clock.advance(server, 31)
-        wait_for(lambda: not server.server.connections, "the end of the connection")
+        wait_for(lambda: not connections(server), "the end of the connection")
+
+
+def test_peer_that_takes_something_within_write_timeout_is_not_cut():
+    with answering_a_slow_reader(lambda event, context: b"x" * LARGE) as (clock, server, sock):
+        connection, data = connections(server)[0], b""
+        while connection.out:
+            clock.advance(server, 29)
+            left = len(connection.out)
+            data += receive_until(sock, lambda left=left: len(connection.out) < left)
+        sock.shutdown(socket.SHUT_WR)
+        assert read_answer(data + read_all(sock))[0].body == b"x" * LARGE
+
+
+def receive_until(sock, condition):
+    """Read as much as is needed for `condition` to come about."""
+    data = bytearray()
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end
+        data += sock.recv(1 << 20)
+    return bytes(data)
+
+
+@contextlib.contextmanager
+def lingering():
+    """Serve with a clock a peer whose upload was refused, and who goes on sending."""
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
+        answer = ask(sock, raw=POST + b"Content-Length: 200000000\r\n\r\n")
+        assert (answer.status, answer.closes) == (413, True)
+        assert sock.recv(1) == b"", "our side is closed at once"
+        wait_for(lambda: [c.discarded for c in connections(server)] == [1], "the wait for the peer's end")
+        yield clock, server, sock
+
+
+def test_refused_upload_is_discarded_for_2_s():
+    with lingering() as (clock, server, sock):
+        clock.advance(server, 1.9)
+        sock.sendall(b"x" * 1000)
+        wait_for(lambda: [c.discarded for c in connections(server)] == [1001], "what is discarded")
+        clock.advance(server, 0.2)
+        wait_for(lambda: not connections(server), "the end of the connection")
+
+
+def test_refused_upload_is_discarded_up_to_16_mib():
+    with lingering() as (_, server, sock):
+        piece = b"x" * (1 << 20)
+        for number in range(1, 16):
+            sock.sendall(piece)
+            wait_for(lambda expected=number: [c.discarded for c in connections(server)] == [1 + (expected << 20)], "what is discarded")
+        send_all_it_takes(sock, piece + b"x")
+        wait_for(lambda: not connections(server), "the end of the connection")
+
+
+def send_all_it_takes(sock, data):
+    with contextlib.suppress(OSError):
+        sock.sendall(data)
+
+
+def test_refused_peer_that_closes_is_not_waited_for():
+    with lingering() as (_, server, sock):
+        sock.close()
+        wait_for(lambda: not connections(server), "the end of the connection")
 
 
 def test_generator_is_closed_when_its_peer_takes_nothing_for_write_timeout():
