@@ -156,6 +156,7 @@ REFUSED = [
     pytest.param(b"5\r\nhelloX\r\n", id="content longer than its size"),
     pytest.param(b"5\r\nhello\n0\r\n\r\n", id="LF alone behind the content"),
     pytest.param(b"5\r\nhello\r0\r\n\r\n", id="CR alone behind the content"),
+    pytest.param(b"5\r\nhello\rX0\r\n\r\n", id="CR and another byte behind the content"),
     pytest.param(b"5\r\nhello0\r\n\r\n", id="nothing behind the content"),
     pytest.param(b"5\r\nhello\n\r0\r\n\r\n", id="LF CR behind the content"),
     pytest.param(b"0\r\nno colon\r\n\r\n", id="trailer without colon"),
@@ -175,7 +176,12 @@ REFUSED = [
 @pytest.mark.parametrize("length", [1, 2, 3, 7, ROOMY])
 @pytest.mark.parametrize("raw", REFUSED)
 def test_wrong_framing_is_refused_however_it_is_sliced(raw, length):
-    assert refusal(raw + b"\r\n" + SURPLUS, length) == 400
+    assert refusal(raw + b"0\r\n\r\n" + SURPLUS, length) == 400
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, ROOMY])
+def test_a_size_line_that_is_too_long_is_refused_before_its_end(length):
+    assert refusal(b"5;" + b"x" * MAX_CHUNK_LINE, length) == 400
 
 
 # -- ChunkedBody: limits --
