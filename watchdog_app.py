@@ -588,7 +588,7 @@ class ChunkedBody:
         parse_fields(["", line[:-2].decode("latin-1")])
         self.trailers += 1
         self.trailer_room -= len(line)
-        if self.trailers > MAX_FIELDS or self.trailer_room < 0:
+        if self.trailers > MAX_FIELDS:
             raise HTTPError(431)
 
 
@@ -658,8 +658,8 @@ class RequestReader:
     def _skip_blank_lines(self) -> None:
         while self.buffer.startswith(b"\r\n") and self.blank_lines < MAX_BLANK_LINES:
             del self.buffer[:2]
-            self.blank_lines, self.scanned = self.blank_lines + 1, 0
-        if self.buffer.startswith((b"\r\n", b"\n")):
+            self.blank_lines += 1
+        if self.buffer.startswith(b"\r\n"):
             raise HTTPError(400)
 
     def _check_start(self, end: int) -> None:
@@ -1631,10 +1631,6 @@ class Exchange(BaseHandler):
     for its part of the environ, whether it is closing, and to be told before the first wait.
     """
 
-    http_version = "1.1"  # the default is 1.0
-    server_software = "of-python"
-    os_environ: dict[str, str] = {}  # noqa: RUF012 (the default is a copy of os.environ, which is none of the application's business)
-    wsgi_file_wrapper = None
     error_headers: HeaderPairs = PLAIN
     status: str | None
     headers_sent: bool
@@ -1796,13 +1792,11 @@ class Exchange(BaseHandler):
             self.result = self.error_output(self.environ, self.start_response)
             self.finish_response()
 
-    def get_stdin(self) -> BinaryIO:
-        """Return wsgi.input; the environ has it already."""
-        return self.environ["wsgi.input"]  # type: ignore[no-any-return]
+    def get_stdin(self) -> Any:
+        """Do nothing: the environ has wsgi.input already."""
 
     def get_stderr(self) -> Any:
-        """Return wsgi.errors; the environ has it already."""
-        return self.environ["wsgi.errors"]
+        """Do nothing: the environ has wsgi.errors already."""
 
     def add_cgi_vars(self) -> None:
         """Do nothing: the environ has them already."""
@@ -1903,7 +1897,6 @@ class Connection:
         except BlockingIOError:
             return
         except OSError as error:
-            self.out = b""
             raise Disconnected from error
         self.out = self.out[sent:] or b""  # an empty view would keep the whole answer in memory
 
@@ -1914,7 +1907,6 @@ class Connection:
             waiter = select.poll()
             waiter.register(self.fd, select.POLLOUT)
             if not waiter.poll(min(self.patience, LONGEST_POLL) * 1000):
-                self.out = b""
                 raise Disconnected
             self.send_rest()
 
@@ -2350,10 +2342,7 @@ class Server:
         os.eventfd_write(self.waker, 1)
 
     def _woken(self) -> None:
-        try:
-            os.eventfd_read(self.waker)
-        except BlockingIOError:
-            pass
+        os.eventfd_read(self.waker)
 
     def watch_pipe(self, fd: int, callback: Callable[[], object]) -> None:
         """Call `callback` once, when the other end of the pipe `fd` is closed."""
@@ -2494,10 +2483,7 @@ def remove_lock(path: str) -> None:
 
 def is_supervised(env: Mapping[str, str]) -> bool:
     """Tell whether of-watchdog is the parent: it hands down its own settings, and gives its child a pipe as stdin."""
-    try:
-        piped = (os.fstat(0).st_mode & 0o170000) == 0o010000
-    except OSError:
-        piped = False
+    piped = (os.fstat(0).st_mode & 0o170000) == 0o010000  # where there was no stdin, the listener has this number
     return piped and bool(env.get("fprocess") or env.get("function_process"))
 
 
@@ -2550,17 +2536,16 @@ class Life:
         self.drain_at = self.signalled_at + moment
         return moment + settings.write_timeout
 
-    def on_hang_up(self) -> None:
+    def on_hang_up(self, server: Server) -> None:
         """Note that the other end of stdin is closed."""
         self.orphaned_at = self.clock()
-        if self.server:
-            self.server.wake()
+        server.wake()
 
     def run(self, server: Server) -> int:
         """Serve until it is time to go; return the exit status."""
         self.server = server
         if self.supervised:
-            server.watch_pipe(0, self.on_hang_up)
+            server.watch_pipe(0, lambda: self.on_hang_up(server))
         server.start()
         _thread.start_new_thread(preload, ())
         while not self.is_over(server):
@@ -2607,16 +2592,14 @@ def leave(status: int) -> NoReturn:
     flush_output()
     atexit._run_exitfuncs()
     flush_output()
-    if status:
-        time.sleep(FAULT_PAUSE)
-    # Not sys.exit: a daemon thread that holds the lock of stdout when the interpreter is taken down aborts it, exit 134 instead of 0
-    os._exit(status)
+    leave_after(FAULT_PAUSE if status else 0.0, status)
 
 
-def leave_after(seconds: float, status: int) -> None:
+def leave_after(seconds: float, status: int) -> NoReturn:
     """End the process after `seconds`, whatever else goes on in it."""
     time.sleep(min(seconds, threading.TIMEOUT_MAX))
     flush_output()
+    # Not sys.exit: a daemon thread that holds the lock of stdout when the interpreter is taken down aborts it, exit 134 instead of 0
     os._exit(status)
 
 
