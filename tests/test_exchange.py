@@ -351,6 +351,47 @@ def raising(error):
     return application
 
 
+CONTROLS = [chr(code) for code in (*range(0x09), *range(0x0A, 0x20), 0x7F)]
+
+
+@pytest.mark.parametrize("text", ["{}a", "a{}b", "a{}"], ids=["before", "within", "behind"])
+@pytest.mark.parametrize("character", [*CONTROLS, "€"], ids=ascii)
+def test_a_character_that_no_head_may_hold_cannot_be_sent(text, character):
+    with pytest.raises(watchdog_app.ResultError):
+        watchdog_app.status_bytes("200 " + text.format(character))
+    with pytest.raises(watchdog_app.ResultError):
+        watchdog_app.field_line("A", text.format(character))
+    with pytest.raises(watchdog_app.ResultError):
+        watchdog_app.field_line(text.format(character), "a")
+
+
+@pytest.mark.parametrize("value", ["-3", "+3", "3_0", " 3", "3.0"])
+@pytest.mark.parametrize("raw", [GET, HEAD], ids=["GET", "HEAD"])
+@pytest.mark.parametrize("result", [[], ()], ids=["list", "stream"])
+def test_a_content_length_that_is_no_number_is_a_500(result, raw, value, log):
+    with serving_application(giving(result, headers=[("Content-Length", value)])) as server:
+        data = server.talk(raw)
+    assert data.startswith(b"HTTP/1.1 500 ")
+    assert f"Content-Length with value '{value}' cannot be sent" in log.getvalue()
+
+
+def test_the_date_is_made_anew_each_second():
+    now = 0.0
+    lines = watchdog_app.DateLines(lambda: now)
+    first = lines.fields()
+    now = 0.9
+    assert lines.fields() is first
+    now = 1.0
+    assert (first[:31], lines.fields()[:31]) == (b"Date: Thu, 01 Jan 1970 00:00:00", b"Date: Thu, 01 Jan 1970 00:00:01")
+
+
+def test_a_long_target_is_escaped_and_cut_in_the_log(log):
+    with serving_application(giving(None)) as server:
+        assert server.get("/\xe9" + "x" * 5000).status == 500
+    line = log.getvalue().partition("\n")[0]
+    assert line.startswith(r"ERROR 'GET' '/\xe9xxx") and len(line) < 1100
+
+
 ERRORS = [
     pytest.param(raising(RuntimeError("out of order")), id="RuntimeError"),
     pytest.param(raising(ConnectionResetError("the database has gone")), id="ConnectionResetError"),
@@ -386,6 +427,24 @@ def test_a_fault_is_one_send(application, sent, log):
     with serving_application(application) as server:
         server.get()
     assert len(sent) == 1
+
+
+def test_a_fault_whose_caller_has_gone_is_one_record(log):
+    gate = threading.Event()
+
+    def application(environ, start_response):
+        gate.wait(DEADLINE)
+        raise RuntimeError("out of order")
+
+    with serving_application(application) as server, server.connect() as sock:
+        connection = wait_for(lambda: next(iter(server.server.connections.values()), None))
+        sock.sendall(GET)
+        wait_for(lambda: connection.mask == 0, "a thread of its own")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, watchdog_app.RESET)
+        sock.close()
+        gate.set()
+        wait_for(lambda: not server.server.connections, "the end of the connection")
+    assert log.getvalue().count("ERROR") == 1
 
 
 def test_start_response_twice_is_a_500(log):
@@ -450,6 +509,13 @@ def test_a_stream_that_fails_later_is_visibly_cut(error, log):
     assert data.startswith(b"HTTP/1.1 200 OK\r\n") and data.endswith(b"\r\n\r\n5\r\nfirst\r\n")
     assert log.getvalue().count("ERROR") == 1
     assert "out of order" in log.getvalue()
+
+
+@pytest.mark.parametrize("headers", [pytest.param(PLAIN, id="chunked"), pytest.param([("Content-Length", "9")], id="length")])
+def test_a_stream_that_is_cut_within_its_framing_ends_without_a_reset(headers, log):
+    with serving_application(making(lambda: Result(b"first", RuntimeError("out of order")), headers=headers)) as server, server.connect() as sock:
+        sock.sendall(GET)
+        assert is_reset(sock)[0] is False
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import io
 import os
+import resource
 import socket
 import struct
 import sys
@@ -368,8 +369,8 @@ def test_large_answer_waits_for_a_slow_reader_without_a_thread():
         slow.sendall(GET % b"large")
         assert [ask(other).body for _ in range(10)] == [b"x"] * 10
         wait_for(lambda: [c.mask for c in server.server.connections.values() if c.out] == [watchdog_app.OUT], "the selector's watch")
-        slow.shutdown(socket.SHUT_WR)
-        assert read_answer(read_all(slow))[0].body == body
+        take_answer(slow, len(body))
+        wait_for(lambda: [type(c.out) for c in connections(server)] == [bytes] * 2, "the end of the view that keeps the answer in memory")
 
 
 def test_requests_behind_a_large_answer_wait_for_it():
@@ -595,7 +596,7 @@ def test_peer_that_takes_nothing_for_write_timeout_is_cut():
 def test_peer_that_takes_something_within_write_timeout_is_not_cut():
     with answering_a_slow_reader(lambda event, context: b"x" * LARGE) as (clock, server, sock):
         connection, data = connections(server)[0], b""
-        while connection.out:
+        for _ in range(3):
             clock.advance(server, 29)
             left = len(connection.out)
             data += receive_until(sock, lambda left=left: len(connection.out) < left)
@@ -667,6 +668,228 @@ def test_generator_is_closed_when_its_peer_takes_nothing_for_write_timeout():
     with serving(lambda event, context: stream(), write_timeout="1s") as server, server.connect() as sock:
         sock.sendall(GET % b"")
         assert closed.wait(DEADLINE)
+        wait_for(lambda: not connections(server), "the end of the connection")
+
+
+def test_stream_waits_for_a_reader_who_pauses():
+    with serving(lambda event, context: iter([b"x" * LARGE]), write_timeout="10s") as server, server.connect() as sock:
+        sock.sendall(GET % b"")
+        wait_for(lambda: any(c.out for c in connections(server)), "a full socket")
+        time.sleep(0.1)  # the pause; of write_timeout it is a hundredth
+        sock.shutdown(socket.SHUT_WR)
+        assert len(read_answer(read_all(sock))[0].body) == LARGE
+
+
+def test_stream_passes_the_lead_on_before_it_waits():
+    gate = threading.Event()
+
+    def stream():
+        yield b"first"
+        gate.wait(DEADLINE)
+
+    with clocked(lambda event, context: stream() if event.path == "/stream" else "x") as (_, server), server.connect() as sock:
+        sock.sendall(GET % b"stream")
+        try:
+            assert server.get().body == b"x", "by this clock, which stands, no call is ever stuck"
+        finally:
+            gate.set()
+        take_answer(sock, len(b"5\r\nfirst\r\n0\r\n\r\n"))
+
+
+def test_deadline_set_without_the_lead_is_seen_by_the_leader(monkeypatch):
+    monkeypatch.setattr(watchdog_app, "HEAD_SECONDS", 0.1)
+    with gated() as (gate, server), server.connect() as sock:
+        sock.sendall(GET % b"wait" + b"GET / HT")
+        wait_for(lambda: gate.waiting == 1 and connections(server)[0].mask == 0, "a thread of its own")
+        gate.opened.set()
+        assert [answer.status for answer in read_answers(read_all(sock))] == [200, 408]
+
+
+def test_refusals_are_no_sign_of_short_calls():
+    def function(event, context):
+        time.sleep(0.01)
+
+    with serving(function) as server, server.connect() as sock:
+        for _ in range(3):
+            ask(sock)
+        wait_for(lambda: connections(server)[0].mask, "the end of the exchange")
+        before = server.server.expectation.average
+        assert server.talk(b"bad\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+        assert server.server.expectation.average == before
+
+
+# ---- peers that have gone, in the middle of something ----
+
+
+@contextlib.contextmanager
+def pair(patience=DEADLINE):
+    """Make a connection without a server, and its peer."""
+    sock, peer = socket.socketpair()
+    sock.setblocking(False)
+    with sock, peer:
+        yield watchdog_app.Connection(sock, "peer", watchdog_app.RequestReader(1 << 18, 1 << 20), patience), peer
+
+
+def test_connection_with_nothing_to_receive_waits():
+    with pair() as (connection, _):
+        assert connection.receive() is None
+        assert not connection.aborted
+
+
+def test_connection_whose_socket_is_full_keeps_what_is_to_be_sent():
+    with pair() as (connection, peer):
+        while not connection.out:
+            connection.send(b"x" * 100_000)
+        left = len(connection.out)
+        connection.send_rest()
+        assert len(connection.out) == left
+        connection.send(b"next")
+        assert connection.out == b"next"
+        peer.close()
+        with pytest.raises(watchdog_app.Disconnected):
+            connection.send_rest()
+
+
+@contextlib.contextmanager
+def in_a_call(raw):
+    """Serve a peer whose first call waits, in a thread of its own, for the gate to open."""
+    with gated() as (gate, server), server.connect() as sock:
+        sock.sendall(raw)
+        wait_for(lambda: gate.waiting == 1 and connections(server)[0].mask == 0, "a thread of its own")
+        yield gate, server, sock
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(GET % b"wait" + POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n", id="before its 100"),
+        pytest.param(GET % b"wait" + b"bad\r\n\r\n", id="before its refusal"),
+        pytest.param((GET % b"wait").replace(b"test\r\n", b"test\r\nConnection: close\r\n"), id="before our side is closed"),
+    ],
+)
+def test_peer_that_has_gone_costs_no_record(raw, log):
+    with in_a_call(raw) as (gate, server, sock):
+        sock.close()
+        gate.opened.set()
+        wait_for(lambda: not connections(server), "the end of the connection")
+    assert log.getvalue() == ""
+
+
+def test_peer_that_resets_during_a_large_answer_costs_no_record(log):
+    with answering_a_slow_reader(lambda event, context: b"x" * LARGE) as (_, server, sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, watchdog_app.RESET)
+        sock.close()
+        wait_for(lambda: not connections(server), "the end of the connection")
+    assert log.getvalue() == ""
+
+
+# ---- a system that has no more, and a function that takes what is not its own ----
+
+
+def test_accept_without_descriptors_waits_50_ms_and_goes_on(log, monkeypatch):
+    tries = []
+    accept = socket.socket.accept
+    monkeypatch.setattr(socket.socket, "accept", lambda self: tries.append(1) or accept(self))
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as other, socket.socket() as waiting:
+        waiting.settimeout(DEADLINE)
+        ask(other)
+        tries.clear()
+        with no_more_descriptors():
+            waiting.connect(("127.0.0.1", server.port))
+            wait_for(lambda: server.server.paused, "the pause")
+            clock.advance(server, 0.04)
+            assert {ask(other).status for _ in range(10)} == {200}
+            assert len(tries) == 1
+            clock.advance(server, 0.02)
+            wait_for(lambda: len(tries) == 2 and server.server.paused, "a second try")
+        clock.advance(server, 0.06)
+        assert ask(waiting).status == 200
+    assert log.getvalue().count("WARNING accept failed: [Errno 24] Too many open files") == 1
+
+
+@contextlib.contextmanager
+def no_more_descriptors():
+    """Let this process open no more than it has."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as lowest:
+        free = lowest.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_connection_that_is_aborted_before_it_is_accepted_costs_nothing(log, monkeypatch):
+    errors = [ConnectionAbortedError()]
+    accept = socket.socket.accept
+
+    def failing(self):
+        if errors:
+            raise errors.pop()
+        return accept(self)
+
+    with clocked(lambda event, context: "x") as (_, server):
+        monkeypatch.setattr(socket.socket, "accept", failing)
+        assert server.get().status == 200
+        assert errors == []
+    assert log.getvalue() == ""
+
+
+def no_thread(*arguments, **options):
+    raise RuntimeError("can't start new thread")
+
+
+def test_start_without_threads_says_what_is_needed(monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = watchdog_app.Server(listener, None, watchdog_app.Settings())
+        with pytest.raises(RuntimeError, match="two threads are needed"):
+            server.start()
+        server.close()
+
+
+def test_calls_wait_when_the_system_allows_no_more_threads(monkeypatch):
+    with gated() as (gate, server), server.connect() as first, server.connect() as second:
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+        first.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 1 and not server.server.parked, "a new leader, and none behind it")
+        second.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 2 or server.server.queue, "the second call")
+        gate.opened.set()
+        assert (next_answer(first).body, next_answer(second).body) == (b"/wait", b"/wait")
+
+
+def test_function_that_closes_the_descriptor_of_its_connection_costs_only_that(log):
+    closed = []
+
+    def function(event, context):
+        if event.path == "/close":
+            closed.append(next(iter(server.server.connections)))
+            os.close(closed[0])
+        return "x"
+
+    with serving(function) as server, server.connect() as sock:
+        sock.sendall(GET % b"close")
+        wait_for(lambda: closed and closed[0] not in server.server.connections, "the end of the connection")
+        assert server.get().status == 200
+    assert log.getvalue() == ""
+
+
+def test_connection_forgets_itself_and_no_other_with_its_descriptor():
+    with serving(lambda event, context: "x") as server, server.connect() as sock, pair() as (stale, _):
+        ask(sock)
+        current = connections(server)[0]
+        stale.fd = current.fd
+        server.server._close(stale)
+        assert connections(server) == [current]
+
+
+def test_function_that_closes_the_selector_ends_the_server_with_a_reason():
+    with serving(lambda event, context: server.server.epoll.close()) as server, server.connect() as sock:
+        sock.sendall(GET % b"")
+        wait_for(lambda: server.server.fault, "the end of the server")
+        assert server.server.stopped
 
 
 # ---- the end, and nothing to do ----
@@ -686,6 +909,77 @@ def test_drained_server_answers_what_has_come_and_accepts_no_more():
         answer = read_answer(read_all(busy))[0]
         assert (answer.body, answer.closes) == (b"/wait", True)
         wait_for(server.server.drained, "the drain's end")
+
+
+@contextlib.contextmanager
+def not_started():
+    """Make a server that does not serve yet, on the listener of the program."""
+    listener = watchdog_app.listen("127.0.0.1", 0)
+    application = watchdog_app.Application(lambda event, context: "x", watchdog_app.Settings(), {})
+    server = watchdog_app.Server(listener, application, watchdog_app.Settings())
+    try:
+        yield server, listener.getsockname()
+    finally:
+        server.stop()
+        wait_for(lambda: server.workers == 0, "the end of the server's threads")
+        server.close()
+
+
+def test_backlog_holds_1024_connections():
+    with watchdog_app.listen("127.0.0.1", 0) as listener:
+        information = struct.unpack("8B6I", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32))
+    assert information[-1] >= min(1024, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("waiting", "backlog", "served"),
+    [
+        pytest.param(1, 1024, 1, id="one"),
+        pytest.param(100, 1024, 100, id="more than are accepted at once"),
+        pytest.param(129, 128, 128, id="too many"),
+    ],
+)
+def test_drain_accepts_what_waits_in_the_backlog(waiting, backlog, served, monkeypatch):
+    with not_started() as (server, address), contextlib.ExitStack() as stack:
+        monkeypatch.setattr(watchdog_app, "BACKLOG", backlog)
+        socks = [stack.enter_context(socket.create_connection(address, DEADLINE)) for _ in range(waiting)]
+        for sock in socks:
+            sock.sendall(GET % b"")
+        server.closing = server.draining = True  # before the listener is polled
+        server.start()
+        answers = [read_all(sock) for sock in socks]
+        assert sum(answer.startswith(b"HTTP/1.1 200 ") for answer in answers) >= served
+        wait_for(server.drained, "the drain's end")
+
+
+def test_drain_leaves_a_new_connection_a_moment_to_ask():
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as silent, server.connect() as asking:
+        wait_for(lambda: len(connections(server)) == 2, "the connections")
+        server.server.drain()
+        wait_for(lambda: [c.deadline for c in connections(server)] == [clock.now + 1.0] * 2, "the moment")
+        clock.advance(server, 0.9)
+        answer = ask(asking)
+        assert (answer.status, answer.closes) == (200, True)
+        assert not server.server.drained()
+        clock.advance(server, 1.1)
+        assert silent.recv(1) == b""
+        wait_for(server.server.drained, "the drain's end")
+
+
+def test_drain_waits_for_an_answer_to_be_taken():
+    with answering_a_slow_reader(lambda event, context: b"x" * LARGE) as (_, server, sock):
+        server.server.drain()
+        wait_for(lambda: server.server.listener.fileno() < 0, "the end of the listener")
+        assert not server.server.drained()
+        take_answer(sock, LARGE)
+        wait_for(server.server.drained, "the drain's end")
+
+
+def test_last_answer_ends_its_connection():
+    with serving(lambda event, context: "x") as server, server.connect() as sock:
+        server.server.close_after_answers()
+        assert ask(sock).closes
+        assert sock.recv(1) == b""
 
 
 def wakeups(pid):
@@ -721,6 +1015,54 @@ def test_fault_of_the_server_costs_one_connection_and_is_logged(log, monkeypatch
         assert read_all(sock) == b""
         assert server.get().status == 200
     assert "a fault of the server" in log.getvalue()
+
+
+def fault():
+    raise RuntimeError("a fault of a callback")
+
+
+@contextlib.contextmanager
+def fault_of_a_callback():
+    """Serve, and fail where no connection is concerned."""
+    source, target = os.pipe()
+    try:
+        with serving(lambda event, context: "x") as server, server.connect() as sock:
+            ask(sock)
+            server.server.watch_pipe(source, fault)
+            os.close(target)
+            yield sock
+    finally:
+        os.close(source)
+
+
+def test_fault_without_a_connection_costs_none(log):
+    with fault_of_a_callback() as sock:
+        wait_for(lambda: "a fault of a callback" in log.getvalue(), "the record")
+        assert ask(sock).status == 200
+
+
+def test_fault_that_cannot_be_described_is_logged(log, monkeypatch):
+    monkeypatch.setattr("traceback.format_exception", lambda *arguments: 1 / 0)
+    with fault_of_a_callback() as sock:
+        wait_for(lambda: log.getvalue() == "ERROR the server failed\n", "the record")
+        assert ask(sock).status == 200
+
+
+def test_fault_of_the_server_without_the_lead_costs_one_connection(log, monkeypatch):
+    settle = watchdog_app.Server._settle
+
+    def faulty(self, connection):
+        if not connection.mask:
+            raise RuntimeError("a fault of the server")
+        settle(self, connection)
+
+    with in_a_call(GET % b"wait") as (gate, server, sock):
+        monkeypatch.setattr(watchdog_app.Server, "_settle", faulty)
+        gate.opened.set()
+        assert read_answer(read_all(sock))[0].body == b"/wait"
+        monkeypatch.undo()
+        assert server.get().status == 200
+    assert log.getvalue().count("ERROR the server failed") == 1
 
 
 def test_server_leaves_no_descriptor_behind():
