@@ -4,7 +4,7 @@ BUILD_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint format check fuzz fuzz-requests fuzz-results build image-test deploy clean
+.PHONY: help run test coverage lint format check fuzz fuzz-requests fuzz-results build image-test deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,12 @@ run: ## Start the example function and say how to call it
 
 test: $(VENV)/installed ## Run the tests
 	$(BIN)/python -X dev -W error -m pytest
+
+coverage: $(VENV)/installed ## Run the tests, and fail if they leave a branch out
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 lint: $(VENV)/installed ## Check style and types
 	$(BIN)/ruff check .
@@ -42,7 +48,7 @@ deploy: ## Build, push and deploy with faas-cli, as stack.yaml says
 	faas-cli up -f stack.yaml
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/installed: requirements-dev.txt

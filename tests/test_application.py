@@ -478,6 +478,19 @@ def test_a_target_is_escaped_and_cut(folder):
     assert len(str(caught.value)) < 300
 
 
+def test_a_file_whose_name_has_dots_is_a_wrong_target(folder):
+    file = folder / "app.old.py"
+    file.write_text(HANDLE + "1\n")
+    with pytest.raises(SettingsError, match="a name without dots"):
+        load_function(str(file))
+
+
+def test_an_application_for_another_server_is_made_of_a_target(folder):
+    with restored_imports():
+        application = watchdog_app.make_application(str(write(folder, handler=HANDLE + "'made'\n")))
+    assert application.handle(None, None) == "made"
+
+
 def test_a_folder_without_handler_is_a_wrong_target(folder):
     with pytest.raises(SettingsError, match=r"handler\.py") as caught:
         load_function(write(folder, other=HANDLE + "1\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pydoc
 import socket
 import time
 from decimal import Decimal
@@ -532,6 +533,20 @@ def test_the_hostname():
 def test_the_name_and_the_namespace_of_a_function():
     context = context_of({"OPENFAAS_NAME": "hello", "OPENFAAS_NAMESPACE": "openfaas-fn"})
     assert (context.function_name, context.namespace) == ("hello", "openfaas-fn")
+
+
+def test_the_namespace_is_read_from_a_file(tmp_path):
+    file = tmp_path / "namespace"
+    file.write_text("openfaas-fn\n")
+    assert watchdog_app.read_text(str(file)) == "openfaas-fn"
+    file.write_text("\n")
+    assert watchdog_app.read_text(str(file)) is None
+    assert watchdog_app.read_text(str(tmp_path / "missing")) is None
+
+
+def test_attributes_are_documented_on_the_class():
+    assert "text" in pydoc.render_doc(watchdog_app.Event, renderer=pydoc.plaintext)
+    assert isinstance(watchdog_app.Event.text, watchdog_app.lazy)
 
 
 def test_no_name_and_no_namespace():

@@ -4,10 +4,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
-from conftest import DEADLINE, ROOT, clean_env, process, read_all, read_answer, wait_for
+from conftest import DEADLINE, ROOT, clean_env, free_port, process, read_all, read_answer, wait_for
+
+import watchdog_app
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 FORBIDDEN_AT_START = {"http.client", "email", "asyncio", "logging", "typing", "dataclasses", "argparse"}
@@ -111,6 +114,37 @@ def answers(port):
             return ask(sock).status
     except OSError:
         return None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target", "flags"),
+    [
+        pytest.param([], "", {}, id="none"),
+        pytest.param(["app.py"], "app.py", {}, id="target"),
+        pytest.param(["--bind", "127.0.0.1:1"], "", {"http_upstream_url": "127.0.0.1:1"}, id="bind"),
+        pytest.param(["app.py", "--bind=[::1]:1"], "app.py", {"http_upstream_url": "[::1]:1"}, id="both"),
+        pytest.param(["--", "-app.py"], "-app.py", {}, id="target that begins with a dash"),
+    ],
+)
+def test_command_line_says_what_to_run_and_where(arguments, target, flags):
+    assert watchdog_app.parse_arguments(arguments) == (target, flags)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_program_without_standard_streams_serves(closed, function):
+    port = free_port()
+    command = f'exec "$@" {closed}'
+    file = function("def handle(event, context):\n    print('printed')\n    return 'x'")
+    popen = subprocess.Popen(
+        ["sh", "-c", command, "sh", sys.executable, ROOT / "watchdog_app.py", file, "--bind", f"127.0.0.1:{port}"], env=clean_env()
+    )
+    try:
+        wait_for(lambda: answers(port) == 200, "an answer")
+        popen.send_signal(signal.SIGINT)
+        assert popen.wait(DEADLINE) == 0
+    finally:
+        popen.kill()
+        popen.wait()
 
 
 def test_version_is_printed():
@@ -252,6 +286,68 @@ def test_function_may_call_sys_exit_in_a_call(function):
             assert ask(sock).status == 500
 
 
+def test_function_that_closes_all_descriptors_ends_the_program_with_status_1(function):
+    with process(function("import os\ndef handle(event, context): os.closerange(3, 64)")) as program:
+        with wait_for(lambda: connected(program.port), "the listener") as sock:
+            sock.sendall(GET)
+            status, log = program.end()
+    assert status == 1
+    assert "ERROR the server cannot go on: " in log
+
+
+class Left(Exception):
+    """The process would have ended."""
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What happens, in order, when the process is left; it stays."""
+    happened = []
+
+    def end(status):
+        happened.append(status)
+        raise Left
+
+    monkeypatch.setattr("os._exit", end)
+    monkeypatch.setattr("atexit._run_exitfuncs", lambda: happened.append("exit handlers"))
+    monkeypatch.setattr("time.sleep", lambda seconds: happened.append(seconds))
+    monkeypatch.setattr("_thread.start_new_thread", lambda function, arguments: happened.append(arguments))
+    return happened
+
+
+class Stream:
+    """A stream that notes that it was written out, and fails."""
+
+    def __init__(self, happened):
+        self.happened = happened
+
+    def flush(self):
+        self.happened.append("written out")
+        raise ValueError("closed")
+
+
+@pytest.mark.parametrize(("status", "pause"), [(0, 0.0), (1, watchdog_app.FAULT_PAUSE)])
+def test_process_is_left_after_its_exit_handlers_and_with_its_output_written(status, pause, steps, monkeypatch):
+    monkeypatch.setattr("sys.stdout", Stream(steps))
+    with pytest.raises(Left):
+        watchdog_app.leave(status)
+    assert steps == [(watchdog_app.LATE, status), "written out", "exit handlers", "written out", pause, "written out", status]
+
+
+def test_process_is_left_later_with_its_output_written(steps, monkeypatch):
+    monkeypatch.setattr("sys.stdout", Stream(steps))
+    with pytest.raises(Left):
+        watchdog_app.leave_after(float("inf"), 0)
+    assert steps == [threading.TIMEOUT_MAX, "written out", 0]
+
+
+def test_modules_that_a_call_needs_are_imported_soon_after_the_start(steps, monkeypatch):
+    monkeypatch.delitem(sys.modules, "json")
+    watchdog_app.preload()
+    assert steps == [watchdog_app.PRELOAD_AFTER]
+    assert "json" in sys.modules
+
+
 def test_import_of_the_module_loads_nothing_that_start_up_does_not_need():
     code = "import sys; sys.path.insert(0, sys.argv[1]); import watchdog_app; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-S", "-E", "-c", code, str(ROOT)], capture_output=True, text=True, timeout=DEADLINE)
@@ -261,7 +357,7 @@ def test_import_of_the_module_loads_nothing_that_start_up_does_not_need():
 
 def test_start_of_the_program_loads_no_more(function):
     text = "import sys\nseen = list(sys.modules)\ndef handle(event, context): return ' '.join(seen)"
-    with process(function(text)) as program:
+    with process(function(text), "-S") as program:  # nothing that an environment adds by itself
         wait_for(program.answers, "an answer")
         with connect(program.port) as sock:
             loaded = set(ask(sock).text.split())

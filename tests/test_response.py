@@ -582,6 +582,17 @@ def test_a_file_in_memory_is_sent_and_closed(content, kind):
     assert (answer.status, answer.header("Content-Type"), answer.body, file.closed) == (201, kind, content, True)
 
 
+def test_what_can_be_read_and_not_closed_is_sent():
+    class Source:
+        def __init__(self):
+            self.pieces = [b"", b"b", b"a"]
+
+        def read(self, size):
+            return self.pieces.pop()
+
+    assert call(returning(Source())).body == b"ab"
+
+
 def test_an_open_file_is_closed_after_head():
     file = io.BytesIO(b"x" * 200_000)
     with serving(returning(file)) as server:

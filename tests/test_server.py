@@ -560,6 +560,7 @@ def test_idle_connection_is_kept_longer_than_the_watchdog_may_reuse_it(sent, len
         if length:
             take_answer(sock, length)
         wait_for(lambda: is_waiting(connections(server)[0], asked=length > 0, blank_lines=sent == b"\r\n"), "the end of the exchange")
+        server.server.next_sweep = clock.now  # a look at each deadline, also at one that is too early
         clock.advance(server, seconds)
         assert is_kept(server, sock) == open_after
         assert not open_after or ask(sock).status == 200
@@ -685,7 +686,7 @@ def test_stream_passes_the_lead_on_before_it_waits():
 
     def stream():
         yield b"first"
-        gate.wait(DEADLINE)
+        gate.wait(DEADLINE * 2)
 
     with clocked(lambda event, context: stream() if event.path == "/stream" else "x") as (_, server), server.connect() as sock:
         sock.sendall(GET % b"stream")
