@@ -113,6 +113,15 @@ def test_bytes_of_any_kind_are_written(kind, pipe):
     assert pipe.end() == b"x\n"
 
 
+def test_a_terminal_is_one(pipe):
+    terminal, other_end = os.openpty()
+    try:
+        assert (Output(terminal, "<test>").isatty(), pipe.output.isatty()) == (True, False)
+    finally:
+        os.close(terminal)
+        os.close(other_end)
+
+
 def test_lines_of_many_threads_stay_whole(pipe):
     pipe.collect()
 

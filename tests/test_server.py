@@ -953,11 +953,14 @@ def test_drain_accepts_what_waits_in_the_backlog(waiting, backlog, served, monke
         wait_for(server.drained, "the drain's end")
 
 
-def test_drain_leaves_a_new_connection_a_moment_to_ask():
+def test_drain_leaves_a_new_connection_a_moment_to_ask(monkeypatch):
+    looks, end_idle = [], watchdog_app.Server._end_idle
+    monkeypatch.setattr(watchdog_app.Server, "_end_idle", lambda self, connection: looks.append(1) or end_idle(self, connection))
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as silent, server.connect() as asking:
         wait_for(lambda: len(connections(server)) == 2, "the connections")
         server.server.drain()
         wait_for(lambda: [c.deadline for c in connections(server)] == [clock.now + 1.0] * 2, "the moment")
+        wait_for(lambda: len(looks) > 4, "a further look, which changes nothing")
         clock.advance(server, 0.9)
         answer = ask(asking)
         assert (answer.status, answer.closes) == (200, True)
