@@ -3,8 +3,9 @@ IMAGE ?= greet:latest
 BUILD_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := bench
 
-.PHONY: help run test coverage lint format check fuzz fuzz-requests fuzz-results build image-test deploy clean
+.PHONY: help run test coverage lint format check fuzz fuzz-requests fuzz-results build image-test bench bench-tools deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,14 +45,28 @@ build: ## Build the image of the function in handler/
 image-test: $(VENV)/installed ## Build the image, run it, and test it
 	$(BIN)/python -m pytest image
 
+bench: bench-tools $(BENCH)/.venv/installed ## Compare with other servers; QUICK=1: within two minutes, once they are installed
+	$(BENCH)/.venv/bin/python $(BENCH)/compare.py $(if $(QUICK),--quick) $(FLAGS)
+
+bench-tools:
+	@command -v wrk >/dev/null || { echo "make bench needs wrk, which makes the load: install it, for example by apt-get install wrk" >&2; exit 1; }
+
 deploy: ## Build, push and deploy with faas-cli, as stack.yaml says
 	faas-cli up -f stack.yaml
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	rm -rf $(VENV) $(BENCH)/.venv $(BENCH)/last .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/installed: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(BENCH)/.venv/installed: $(BENCH)/requirements.txt
+	@echo "Installing the other servers into $(BENCH)/.venv, once"
+	$(PYTHON) -m venv $(BENCH)/.venv
+	$(BENCH)/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@$(BENCH)/.venv/bin/python -m pip install --quiet --disable-pip-version-check bjoern || \
+		echo "bjoern is left out: it is built from source, and that needs a C compiler and libev-dev"
 	@touch $@
