@@ -37,11 +37,15 @@ Glossary: one word, one meaning.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":  # before the imports that take time: SIGTERM would end the process, and of-watchdog with it; Life lets both in
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
 import _thread
 import os
 import re
 import select
-import signal
 import socket
 import sys
 import threading
@@ -1835,6 +1839,16 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger {1, 0}; the struct module costs 1 ms at start
+STDERR = 2  # the last of the standard descriptors
+
+
+def off_standard(sock: socket.socket) -> socket.socket:
+    """Move a socket off a standard descriptor, which the function has closed: what is printed must not reach a caller."""
+    copy = sock.dup()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, sock.detach())
+    os.close(null)
+    return copy if copy.fileno() > STDERR else off_standard(copy)
 
 
 class Connection:
@@ -1962,6 +1976,7 @@ class Server:
         self.callbacks: dict[int, Callable[[], object]] = {listener.fileno(): self._accept, self.waker: self._woken}
         for fd in self.callbacks:
             self.epoll.register(fd, IN)
+        self.own = {fd: os.fstat(fd)[:3] for fd in (*self.callbacks, self.epoll.fileno())}  # their mode, inode and device
         # Threads, each known by the lock that it parks on (an Event costs three times as much); under `lock`
         self.lock = threading.Lock()
         self.leader: threading.Lock | None = None
@@ -1984,6 +1999,7 @@ class Server:
         self.closing = False  # each response ends its connection
         self.draining = self.stopped = False
         self.fault: Exception | None = None  # why the server stopped by itself
+        self.forked = False  # whether this process is a child that the function has forked
 
     # -- the lead --
 
@@ -2094,9 +2110,8 @@ class Server:
             wait = min(wait, DRAIN_LOOK)
         try:
             self.ready.extend([fd for fd, _ in self.epoll.poll(None if wait == FOREVER else min(max(wait, 0.0), LONGEST_POLL))])
-        except (OSError, ValueError) as error:  # the function has closed a descriptor that is not its own
-            self.fault, self.stopped = error, True
-            return self.wake()
+        except (OSError, ValueError) as error:
+            return self._cannot_go_on(error)
         if self.more:
             self.ready.extend(self.more)
             self.more.clear()
@@ -2104,6 +2119,21 @@ class Server:
             self._sweep(self.clock())
         if self.draining:
             self._drain()
+
+    def _cannot_go_on(self, error: Exception) -> None:
+        """Stop, and let the main thread end the process: the next one will serve."""
+        self.fault, self.stopped = error, True
+        self.wake()
+
+    def check_descriptors(self) -> None:
+        """Stop if the function has closed the listener, the selector or the waker: callers would wait, or be refused, for ever."""
+        try:
+            if self.draining or all(os.fstat(fd)[:3] == identity for fd, identity in self.own.items()):
+                return
+            error = OSError("its number is another file's")
+        except OSError as closed:
+            error = closed
+        self._cannot_go_on(error)
 
     def _attend(self, me: threading.Lock, connection: Connection) -> None:
         """As leader: do what `connection` is ready for, and run the exchange that this completes."""
@@ -2167,6 +2197,7 @@ class Server:
             while request := request or connection.next_request():
                 self._exchange(connection, request, self.clock())
                 request = None
+                self.check_descriptors()  # the monitor may rest
             self._settle(connection)
         except BaseException as error:
             self._failed(error, connection)
@@ -2175,6 +2206,9 @@ class Server:
         """Run the application for one request and send the response, as far as the kernel takes it; return when that was done."""
         exchange = Exchange(request, connection, self)
         exchange.run(refusal_application(request.refusal) if request.refusal else self.application)
+        if self.forked:
+            log("ERROR handle has returned in a process that it forked: it takes os._exit there")
+            os._exit(1)
         connection.fresh, connection.stage = False, ""
         if exchange.cut:
             connection.abort(visibly=not exchange.chunked and exchange.length is None)
@@ -2231,15 +2265,19 @@ class Server:
         connection.deadline = deadline
         if connection.mask == mask and deadline >= self.next_sweep:
             return
-        with self.lock:
-            if connection.mask:
-                self.epoll.modify(connection.fd, mask)
-            else:
-                self.epoll.register(connection.fd, mask)
-            connection.mask = mask
-            if deadline < self.next_sweep:
-                self.next_sweep = deadline
-                self.wake_leader()
+        try:
+            with self.lock:
+                if connection.mask:
+                    self.epoll.modify(connection.fd, mask)
+                else:
+                    self.epoll.register(connection.fd, mask)
+                connection.mask = mask
+                if deadline < self.next_sweep:
+                    self.next_sweep = deadline
+                    self.wake_leader()
+        except OSError as error:  # the function has closed its descriptor, or the kernel watches no more
+            log(f"ERROR a connection is lost: {error}")
+            self._close(connection)
 
     def _unwatch(self, connection: Connection) -> None:
         """Take `connection` off the selector."""
@@ -2247,8 +2285,8 @@ class Server:
             connection.mask = 0
             try:
                 self.epoll.unregister(connection.fd)
-            except OSError:  # the function has closed a descriptor that is not its own
-                pass
+            except OSError:
+                self._disown(connection)
 
     def _flush(self, connection: Connection) -> None:
         """Go on sending a response that did not fit at once."""
@@ -2294,6 +2332,8 @@ class Server:
         for _ in range(ACCEPT_AT_ONCE):
             try:
                 sock, peer = self.listener.accept()
+                if sock.fileno() <= STDERR:
+                    sock = off_standard(sock)
                 sock.setblocking(False)
             except BlockingIOError:
                 return False
@@ -2305,9 +2345,17 @@ class Server:
                 return False
             reader = RequestReader(self.settings.max_head, self.settings.max_body)
             connection = Connection(sock, str(peer[0]), reader, self.settings.write_timeout)
+            if connection.fd in self.connections:
+                self._disown(self.connections[connection.fd])
             self.connections[connection.fd] = connection
             self._watch(connection, IN, self.clock() + self.keep_alive)
         return True
+
+    @staticmethod
+    def _disown(connection: Connection) -> None:
+        """Forget the descriptor of a connection: the function has closed it, and its number may be another's by now."""
+        connection.mask = 0
+        connection.sock.detach()
 
     def _pause(self) -> None:
         self.epoll.modify(self.listener.fileno(), 0)
@@ -2364,19 +2412,22 @@ class Server:
         self.wake_leader()
 
     def _drain(self) -> None:
-        """As leader: the last accepts, then the end of the listener; then, with nothing ready, of those who ask for nothing."""
-        if self.listener.fileno() >= 0:
-            for _ in range(BACKLOG // ACCEPT_AT_ONCE):
-                if not self._accept():
-                    break
-            self.paused = False
-            self.epoll.unregister(self.listener.fileno())
-            del self.callbacks[self.listener.fileno()]
-            self.listener.close()
-        elif not self.ready:
+        """As leader: the last accepts, then the end of the listener; and, with nothing ready, of those who ask for nothing."""
+        if not self.ready:
             for connection in list(self.connections.values()):
                 if connection.mask and connection.is_idle():
                     self._end_idle(connection)
+        if self.listener.fileno() >= 0 and not self.paused:
+            self._accept_last()
+
+    def _accept_last(self) -> None:
+        for _ in range(BACKLOG // ACCEPT_AT_ONCE):
+            if not self._accept():
+                break
+        if not self.paused:  # else there were no descriptors: what waits is accepted when others have ended
+            self.epoll.unregister(self.listener.fileno())
+            del self.callbacks[self.listener.fileno()]
+            self.listener.close()
 
     def _end_idle(self, connection: Connection) -> None:
         """Close an idle connection; one that came just now, and may be about to ask, gets a moment."""
@@ -2409,6 +2460,14 @@ class Server:
         self.epoll.close()
         os.close(self.waker)
 
+    def forget(self) -> None:
+        """In a process that the function has forked: close what is the parent's, which else could end no connection as long as this one lives."""
+        self.forked = True
+        self.listener.close()
+        self.epoll.close()
+        for connection in self.connections.values():
+            connection.sock.close()
+
     # -- the monitor --
 
     def monitor(self, longest: float | None = None) -> None:
@@ -2425,6 +2484,7 @@ class Server:
             with self.lock:
                 if self.current is not None and self._is_stuck():
                     self._hand_over(self.current)
+        self.check_descriptors()
 
     def _is_stuck(self) -> bool:
         return self.current is not None and self.clock() - self.current_since > STUCK
@@ -2495,6 +2555,16 @@ def listen(host: str, port: int) -> socket.socket:
         raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
+def hold_signals() -> None:
+    """Keep SIGTERM and SIGINT waiting."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
+
+def let_signals_in() -> None:
+    """Take SIGTERM and SIGINT, also those that wait."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+
+
 class Life:
     """From the first signal handler to the exit: when to stop, and how.
 
@@ -2508,9 +2578,24 @@ class Life:
         self.signalled_at = self.orphaned_at = self.drain_at = FOREVER
 
     def take_signals(self) -> None:
-        """Handle SIGTERM and SIGINT from now on."""
+        """Handle SIGTERM and SIGINT from now on, and what came before."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.on_signal)
+        let_signals_in()
+        os.register_at_fork(before=hold_signals, after_in_parent=let_signals_in, after_in_child=self.in_child)
+
+    def in_child(self) -> None:
+        """In a process that the function has forked: leave the signals, and what the server holds, to the parent."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        let_signals_in()  # one that came already ends the child
+        if self.server:
+            self.server.forget()
+
+    def become_ready(self) -> None:
+        """Write the lock file, where it is ours to write and nobody has asked for the end."""
+        if self.lock and self.signalled_at == FOREVER:
+            write_lock(self.lock)
 
     def on_signal(self, number: int, frame: object) -> None:
         """Begin to stop; a second signal, later, ends the process at once."""
@@ -2519,8 +2604,7 @@ class Life:
             leave(0)
         if self.signalled_at == FOREVER:
             self.signalled_at = now
-            # Not threading.Thread: the code that the signal interrupts may hold a lock of that module
-            _thread.start_new_thread(leave_after, (self.begin_stop(number), 0))
+            begin_leaving(self.begin_stop(number), 0)
         if self.server:
             self.server.wake()
 
@@ -2544,7 +2628,7 @@ class Life:
         """Serve until it is time to go; return the exit status."""
         self.server = server
         if self.supervised:
-            server.watch_pipe(0, lambda: self.on_hang_up(server))
+            server.watch_pipe(os.dup(0), lambda: self.on_hang_up(server))  # a copy, which the function does not close by the way
         server.start()
         _thread.start_new_thread(preload, ())
         while not self.is_over(server):
@@ -2552,7 +2636,7 @@ class Life:
             if self.drain_at != FOREVER:
                 self.drain(server)
         if server.fault:
-            log(f"ERROR the server cannot go on: {server.fault}")
+            log(f"ERROR the server cannot go on: the function has closed a descriptor that is not its own ({server.fault})")
         return 1 if server.fault else 0
 
     def longest_sleep(self) -> float | None:
@@ -2580,18 +2664,29 @@ def preload() -> None:
     """Import what the first JSON, the first error and the first query need; when no descriptor is left it would be too late."""
     time.sleep(PRELOAD_AFTER)
     for module in ("json", "http", "traceback", "urllib.parse"):
-        __import__(module)
+        try:
+            __import__(module)
+        except OSError:  # no descriptors even now; what needs it will try again
+            return
 
 
 def leave(status: int) -> NoReturn:
     """End the process with its exit handlers run and its output written, but without waiting for calls that never return."""
     import atexit
 
-    _thread.start_new_thread(leave_after, (LATE, status))  # an exit handler may wait for such a call
+    begin_leaving(LATE, status)  # an exit handler may wait for such a call
     flush_output()
     atexit._run_exitfuncs()
     flush_output()
     leave_after(FAULT_PAUSE if status else 0.0, status)
+
+
+def begin_leaving(seconds: float, status: int) -> None:
+    """Let a thread end the process after `seconds`."""
+    try:  # not threading.Thread: a signal handler calls this, and what the signal interrupts may hold a lock of that module
+        _thread.start_new_thread(leave_after, (seconds, status))
+    except RuntimeError:  # the system allows no more; the end then waits for the calls, and exit handlers, to return
+        pass
 
 
 def leave_after(seconds: float, status: int) -> NoReturn:
@@ -2617,12 +2712,13 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
     lock = lock_path(env) if settings.suppress_lock else None
     life = Life(settings, is_supervised(env), lock)
     life.take_signals()
+    os.register_at_fork(after_in_child=listener.close)
     try:
-        if lock and settings.ready_on == "listen":
-            write_lock(lock)
+        if settings.ready_on == "listen":
+            life.become_ready()
         application = Application(load_function(target), settings, env)
-        if lock and settings.ready_on == "startup":
-            write_lock(lock)
+        if settings.ready_on == "startup":
+            life.become_ready()
         if not life.supervised:
             announce(listener)
         return life.run(Server(listener, application, settings))

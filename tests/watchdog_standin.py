@@ -7,6 +7,7 @@ lock file, and at SIGTERM does what of-watchdog 0.11.6 does: signals the child, 
 
 import http.client
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 UPSTREAM = urlsplit(os.environ["upstream_url"]).netloc
+IN_FLIGHT = set()  # connections that are new, or whose request is not answered yet
 LONGEST_LINE = 64 * 1024
 LOCK = os.path.join(os.environ.get("TMPDIR", "/tmp"), ".lock")
 
@@ -34,6 +36,11 @@ class Proxy(BaseHTTPRequestHandler):
         self.wfile.write(body if self.command != "HEAD" else b"")
 
     def proxy(self):
+        IN_FLIGHT.add(self.connection)
+        self.proxied()
+        IN_FLIGHT.discard(self.connection)
+
+    def proxied(self):
         if self.path in ("/_/health", "/_/ready"):
             return self.answer(200 if os.path.exists(LOCK) else 503)
         body = self.read_body()
@@ -65,6 +72,10 @@ class Proxy(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
+    def finish(self):
+        IN_FLIGHT.discard(self.connection)
+        super().finish()
+
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = proxy
 
     def log_message(self, *arguments):
@@ -74,6 +85,10 @@ class Proxy(BaseHTTPRequestHandler):
 class Listener(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
+
+    def process_request(self, request, client_address):
+        IN_FLIGHT.add(request)
+        super().process_request(request, client_address)
 
 
 def pump(source, target):
@@ -108,6 +123,12 @@ def main():
         time.sleep(0.01)
     time.sleep(float(os.environ.get("healthcheck_interval", "30s").removesuffix("s")))
     listener.shutdown()
+    while select.select([listener], [], [], 0)[0]:
+        listener.handle_request()
+    listener.server_close()
+    end = time.monotonic() + 30
+    while IN_FLIGHT and time.monotonic() < end:
+        time.sleep(0.01)
     sys.stdout.flush()
     time.sleep(0.2)
     os._exit(0)
