@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := bench
 
-.PHONY: help run test coverage lint format check fuzz fuzz-requests fuzz-results build image-test bench bench-tools deploy clean
+.PHONY: help run test coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test bench bench-tools deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ fuzz: $(VENV)/installed ## Fuzz the server until stopped, or for SECONDS=60
 
 fuzz-requests fuzz-results:
 	$(BIN)/python -X dev -W error tests/$(subst -,_,$@).py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+soak: $(VENV)/installed ## Load the server for MINUTES=20, and see that it stays as it was
+	$(BIN)/python -X dev -W error tests/soak.py --minutes $(or $(MINUTES),20)
 
 build: ## Build the image of the function in handler/
 	docker build $(BUILD_FLAGS) -t $(IMAGE) .

@@ -132,7 +132,7 @@ def test_test_command_is_a_target_of_the_makefile():
 
 def test_make_without_a_target_names_each_command():
     done = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, timeout=DEADLINE)
-    for target in ("run", "test", "coverage", "lint", "format", "check", "build", "image-test", "bench", "deploy", "clean"):
+    for target in ("run", "test", "coverage", "fuzz", "soak", "lint", "format", "check", "build", "image-test", "bench", "deploy", "clean"):
         assert f"make {target}" in done.stdout
 
 

@@ -1,0 +1,210 @@
+"""Load a function for a long time, and see that its process ends as it was: memory, descriptors and threads.
+
+    python tests/soak.py --minutes 20
+
+Half the rate that the callers reach is sent: short calls, uploads, errors, streams, large answers, calls that sleep, and callers that leave in the
+midst of each. It runs behind of-watchdog where `fwatchdog` is on PATH, else alone. What the process has is read after the first minute and at
+the end, each time when the callers have paused for long enough that idle threads end. Every answer is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import NamedTuple
+
+from conftest import process, wait_for
+from test_watchdog import REAL, behind
+
+CALLERS = 8
+PAUSE = 15.0  # seconds; longer than a thread is parked before it ends
+GROWTH = 2 << 20  # bytes that the resident memory may have grown by
+FUNCTION = """
+import time
+
+def handle(event, context):
+    if event.path == "/echo":
+        return event.body
+    if event.path == "/large":
+        return b"x" * 2_000_000
+    if event.path == "/sleep":
+        time.sleep(0.05)
+    if event.path == "/fail":
+        raise ValueError("asked for")
+    if event.path == "/stream":
+        return (b"x" * 1000 for _ in range(100))
+    return {"path": event.path, "name": event.query.get("name")}
+"""
+
+
+class State(NamedTuple):
+    """What a process has: bytes of resident memory, descriptors, threads."""
+
+    memory: int
+    descriptors: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.memory / (1 << 20):.1f} MB, {self.descriptors} descriptors, {self.threads} threads"
+
+
+def state(pid: int) -> State:
+    """Read what a process has."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return State(int(fields["VmRSS"].split()[0]) << 10, len(os.listdir(f"/proc/{pid}/fd")), int(fields["Threads"]))
+
+
+class Load:
+    """Callers in threads, which call at a rate, or as fast as they can at 0."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.rate = port, 0.0
+        self.running = threading.Event()
+        self.over = False
+        self.counts: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.threads = [threading.Thread(target=self.work, args=(number,), daemon=True) for number in range(CALLERS)]
+
+    def work(self, number: int) -> None:
+        """Call over and over, on a connection that is kept as long as it can be."""
+        chance = random.Random(number)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while not self.over:
+            self.running.wait()
+            began = time.monotonic()
+            name, call = chance.choices(CALLS, WEIGHTS)[0]
+            try:
+                call(connection, self.port)
+            except Exception as error:
+                self.wrong.append(f"{name}: {error!r}")
+                connection.close()
+            self.counts[name] += 1
+            if self.rate:
+                time.sleep(max(0.0, CALLERS / self.rate - (time.monotonic() - began)))
+
+    @contextlib.contextmanager
+    def going(self) -> Iterator[None]:
+        """Let the callers call."""
+        self.running.set()
+        try:
+            yield
+        finally:
+            self.running.clear()
+
+
+def expect(connection: HTTPConnection, method: str, target: str, body: bytes | None, status: int, content: bytes | None) -> None:
+    """Make one call, and check its answer; where that has none, only its status."""
+    connection.request(method, target, body)
+    response = connection.getresponse()
+    received = response.read()
+    if response.status != status or (content is not None and received != content):
+        raise AssertionError(f"{method} {target}: {response.status} {received[:100]!r}")
+
+
+def leave(port: int, sent: bytes, size: int) -> None:
+    """Send something, receive so much of an answer, and leave with a reset."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        sock.sendall(sent)
+        while size > 0 and (piece := sock.recv(min(size, 65536))):
+            size -= len(piece)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def get(target: str) -> bytes:
+    return f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
+
+
+Call = Callable[[HTTPConnection, int], None]
+MIX: list[tuple[str, int, Call]] = [
+    ("short", 60, lambda c, p: expect(c, "GET", "/a?name=b", None, 200, b'{"path":"/a","name":"b"}')),
+    ("upload", 20, lambda c, p: expect(c, "POST", "/echo", b"y" * 1024, 200, b"y" * 1024)),
+    ("large upload", 2, lambda c, p: expect(c, "POST", "/echo", b"z" * 1_000_000, 200, b"z" * 1_000_000)),
+    ("large answer", 2, lambda c, p: expect(c, "GET", "/large", None, 200, b"x" * 2_000_000)),
+    ("stream", 4, lambda c, p: expect(c, "GET", "/stream", None, 200, b"x" * 100_000)),
+    ("sleep", 4, lambda c, p: expect(c, "GET", "/sleep", None, 200, None)),
+    ("failure", 3, lambda c, p: expect(c, "GET", "/fail", None, 500, None)),
+    ("left in a request", 1, lambda c, p: leave(p, b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf", 0)),
+    ("left in a stream", 1, lambda c, p: leave(p, get("/stream"), 10_000)),
+    ("left in a large answer", 1, lambda c, p: leave(p, get("/large"), 100_000)),
+    ("left in a call", 1, lambda c, p: leave(p, get("/sleep"), 0)),
+    ("refused", 1, lambda c, p: leave(p, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 1)),
+]
+CALLS = [(name, call) for name, _, call in MIX]
+WEIGHTS = [weight for _, weight, _ in MIX]
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[tuple[int, int]]:
+    """Start the function, behind of-watchdog where that is here; yield the port to call and the number of the function's process."""
+    file = folder / "handler.py"
+    file.write_text(FUNCTION)
+    if REAL:
+        with behind("real", file, folder) as watchdog:
+            yield watchdog.port, watchdog.child()
+        return
+    with process(file, TMPDIR=str(folder)) as program:
+        threading.Thread(target=program.popen.stderr.read, daemon=True).start()  # type: ignore[union-attr]
+        wait_for(program.answers, "an answer")
+        yield program.port, program.popen.pid
+
+
+def soak(minutes: float, port: int, pid: int) -> list[str]:
+    """Load for so many minutes; return what is wrong."""
+    load = Load(port)
+    for thread in load.threads:
+        thread.start()
+    with load.going():
+        time.sleep(5)
+    load.rate = load.counts.total() / 5 / 2
+    print(f"full rate {2 * load.rate:.0f} calls a second", flush=True)
+    minute = min(60.0, minutes * 20)
+    first = rested(load, pid, minute)
+    end = time.monotonic() + minutes * 60
+    while time.monotonic() < end - minute:
+        with load.going():
+            time.sleep(minute)
+        print(f"{load.counts.total()} calls, {len(load.wrong)} wrong; under load {state(pid)}", flush=True)
+    last = rested(load, pid, max(0.0, end - time.monotonic()))
+    print(dict(load.counts), flush=True)
+    wrong = load.wrong[:10]
+    if last.memory > first.memory + GROWTH or last[1:] != first[1:]:
+        wrong.append(f"it had {first} and has {last}")
+    return wrong
+
+
+def rested(load: Load, pid: int, seconds: float) -> State:
+    """Let the callers call for so long, then pause; return what the process has then."""
+    with load.going():
+        time.sleep(seconds)
+    time.sleep(PAUSE)
+    now = state(pid)
+    print(f"{load.counts.total()} calls, {len(load.wrong)} wrong; rested {now}", flush=True)
+    return now
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long, after the first minute")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (port, pid):
+        print("behind of-watchdog" if REAL else "alone, fwatchdog is not on PATH", flush=True)
+        wrong = soak(options.minutes, port, pid)
+    print("\n".join(wrong) or "as it was")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
