@@ -515,6 +515,16 @@ def test_body_has_its_time_without_progress_from_its_last_byte():
         assert ask(sock, raw=b"x" * 20_000).status == 200
 
 
+def test_body_that_pauses_is_refused_although_much_of_it_has_come():
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
+        sock.sendall(POST + b"Content-Length: 200000\r\n\r\n" + b"x" * 100_000)
+        wait_for(lambda: body_received(server) == 100_000, "the first half")
+        clock.advance(server, 29)
+        assert is_kept(server, sock)
+        clock.advance(server, 2)
+        assert read_answer(read_all(sock))[0].status == 408
+
+
 @pytest.mark.parametrize(("seconds", "kept"), [pytest.param(49, True, id="49 s"), pytest.param(51, False, id="51 s")])
 def test_body_slower_than_1_kib_a_second_on_average_after_its_first_30_s_is_refused(seconds, kept):
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
@@ -819,6 +829,37 @@ def no_more_descriptors():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_connections_are_accepted_a_number_at_a_time():
+    number = watchdog_app.ACCEPT_AT_ONCE + 10
+    with contextlib.ExitStack() as stack:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=number)
+        server = watchdog_app.Server(listener, None, watchdog_app.Settings())  # nothing is asked of the application
+        stack.callback(server.close)
+        for _ in range(number):
+            stack.enter_context(socket.create_connection(listener.getsockname(), timeout=DEADLINE))
+        assert server._accept() is True
+        assert len(server.connections) == watchdog_app.ACCEPT_AT_ONCE
+        assert server._accept() is False
+        assert len(server.connections) == number
+
+
+def test_closed_connection_is_off_the_selector_although_another_holds_its_socket():
+    with serving(lambda event, context: "x") as server:
+        with server.connect() as sock:
+            ask(sock)
+            (connection,) = connections(server)
+            watched, copy = f"tfd: {connection.fd:8} ", connection.sock.dup()
+            assert watched in selected(server)
+        with copy:
+            wait_for(lambda: not connections(server), "the end of the connection")
+            assert watched not in selected(server)
+
+
+def selected(server):
+    """Return what the kernel says of the selector."""
+    return Path(f"/proc/self/fdinfo/{server.server.epoll.fileno()}").read_text()
 
 
 def test_connection_that_is_aborted_before_it_is_accepted_costs_nothing(log, monkeypatch):
