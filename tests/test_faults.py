@@ -336,6 +336,13 @@ def test_fork_in_a_call_answers_once_and_its_child_serves_nobody(child, status, 
         assert says in end_well(program)
 
 
+def test_child_that_is_forked_during_the_import_leaves_the_server_alone(tmp_path):
+    text = "import os\npid = os.fork()\nif not pid:\n    os._exit(0)\nos.waitpid(pid, 0)\ndef handle(event, context): return 'x'"
+    with program_of(tmp_path, text) as program:
+        wait_for(program.answers, "an answer")
+        assert end_well(program) == ""
+
+
 def test_child_that_was_forked_holds_no_connection_open(tmp_path):
     text = """
 import os, time
@@ -363,14 +370,14 @@ def handle(event, context):
     [
         pytest.param("subprocess.run(['sh', '-c', 'exit 7']).returncode", b"7", id="subprocess"),
         pytest.param("subprocess.run(['sh', '-c', 'kill -TERM $$; sleep 5']).returncode", b"-15", id="subprocess that is stopped"),
-        pytest.param("run('spawn', os._exit, 7)", b"7", id="spawn"),
-        pytest.param("run('fork', os._exit, 7)", b"7", id="fork"),
+        pytest.param("run('spawn', sys.exit, 7)", b"7", id="spawn"),
+        pytest.param("run('fork', sys.exit, 7)", b"7", id="fork"),
         pytest.param("run('fork', time.sleep, 60, stop=True)", b"-15", id="fork that is stopped"),
     ],
 )
 def test_processes_of_the_function_end_as_it_wants(work, result, tmp_path):
     text = f"""
-import multiprocessing, os, subprocess, time
+import multiprocessing, subprocess, sys, time
 def run(method, target, argument, stop=False):
     child = multiprocessing.get_context(method).Process(target=target, args=(argument,))
     child.start()
@@ -591,15 +598,15 @@ EARLY_STOP = """
 import importlib.machinery, os, signal, sys
 os.kill(os.getpid(), signal.SIGTERM)
 sys.path.remove(os.path.dirname(__file__))
-del sys.modules["socket"]
-import socket
-sys.modules["socket"] = socket
+del sys.modules["wsgiref"]
+import wsgiref
+sys.modules["wsgiref"] = wsgiref
 """
 
 
 def test_sigterm_during_the_imports_of_the_module_itself_ends_with_status_0(tmp_path):
     (tmp_path / "early").mkdir()
-    (tmp_path / "early" / "socket.py").write_text(EARLY_STOP)
+    (tmp_path / "early" / "wsgiref.py").write_text(EARLY_STOP)
     with program_of(tmp_path, "def handle(event, context): return 'x'", PYTHONPATH=str(tmp_path / "early")) as program:
         assert program.end()[0] == 0
 

@@ -1,5 +1,7 @@
 """The module as a program: settings, loading, readiness, signals and exit codes, without a watchdog."""
 
+import errno
+import os
 import signal
 import socket
 import subprocess
@@ -220,6 +222,17 @@ def test_call_stuck_beyond_write_timeout_is_given_up_with_status_0(function):
             assert program.end()[0] == 0
 
 
+def test_two_signals_at_once_are_one(function):
+    with process(function("def handle(event, context): return 'x'")) as program:
+        wait_for(program.answers, "an answer")
+        program.popen.send_signal(signal.SIGTERM)
+        program.popen.send_signal(signal.SIGINT)  # as to a process group, directly and by of-watchdog
+        time.sleep(0.05)
+        with connect(program.port) as sock:
+            assert ask(sock).body == b"x"
+        assert program.end()[0] == 0
+
+
 def test_second_signal_ends_at_once(function):
     with process(function("import time\ndef handle(event, context):\n    time.sleep(1000)")) as program:
         with wait_for(lambda: connected(program.port), "the listener") as sock:
@@ -346,6 +359,20 @@ def test_modules_that_a_call_needs_are_imported_soon_after_the_start(steps, monk
     watchdog_app.preload()
     assert steps == [watchdog_app.PRELOAD_AFTER]
     assert "json" in sys.modules
+
+
+class NoDescriptors:
+    """Stands first among what finds modules, and finds that no file can be opened."""
+
+    def find_spec(self, name, path=None, target=None):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_modules_that_cannot_be_imported_for_want_of_descriptors_are_left_for_later(steps, monkeypatch):
+    monkeypatch.delitem(sys.modules, "json")
+    monkeypatch.setattr(sys, "meta_path", [NoDescriptors(), *sys.meta_path])
+    watchdog_app.preload()
+    assert "json" not in sys.modules
 
 
 def test_import_of_the_module_loads_nothing_that_start_up_does_not_need():

@@ -905,3 +905,11 @@ def test_none_has_no_content_length():
     with serving(returning(None)) as server:
         answer = server.get()
     assert (answer.status, answer.header("Content-Length"), answer.header("Content-Type")) == (204, None, None)
+
+
+def test_json_is_the_same_without_the_encoder_of_cpython(monkeypatch):
+    value = {"text": 'é\u2028"', "list": [1, 2.5, None, True], "date": datetime.date(2024, 2, 29), "set": {1}}
+    expected = to_response(value).body
+    monkeypatch.setattr("json.encoder.c_make_encoder", None)
+    monkeypatch.setattr("watchdog_app.CODEC", [])
+    assert to_response(value).body == expected

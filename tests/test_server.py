@@ -831,6 +831,18 @@ def no_more_descriptors():
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+def test_thread_that_is_woken_without_the_lead_parks_again():
+    listener = socket.create_server(("127.0.0.1", 0))
+    with contextlib.closing(watchdog_app.Server(listener, None, watchdog_app.Settings())) as server:
+        me, server.workers = threading.Lock(), 1
+        thread = threading.Thread(target=server._work, args=(me,))
+        thread.start()
+        wait_for(lambda: me in server.parked, "a parked thread")
+        server.stop()
+        thread.join(DEADLINE)
+        assert server.workers == 0
+
+
 def test_connections_are_accepted_a_number_at_a_time():
     number = watchdog_app.ACCEPT_AT_ONCE + 10
     with contextlib.ExitStack() as stack:
