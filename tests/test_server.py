@@ -496,6 +496,15 @@ def test_body_that_does_not_come_after_a_100_is_refused():
         assert read_answer(read_all(sock))[0].status == 408
 
 
+def test_peer_whose_request_has_had_its_time_may_still_send_and_gets_its_answer():
+    with begun(b"GET / HT") as (clock, server, sock):
+        clock.advance(server, 11)
+        wait_for(lambda: [c.closing for c in connections(server)] == [True], "the refusal")
+        sock.sendall(b"TP/1.1\r\n")
+        wait_for(lambda: [c.discarded for c in connections(server)] == [9], "what is discarded")
+        assert read_answer(read_all(sock))[0].status == 408
+
+
 def test_head_has_its_time_from_the_first_byte_not_from_the_last():
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
         for number in range(1, 6):
@@ -574,6 +583,30 @@ def test_idle_connection_is_kept_longer_than_the_watchdog_may_reuse_it(sent, len
         clock.advance(server, seconds)
         assert is_kept(server, sock) == open_after
         assert not open_after or ask(sock).status == 200
+
+
+def test_deadlines_are_looked_at_once_a_second_at_most():
+    with clocked(lambda event, context: "x") as (clock, server), server.connect() as first, contextlib.ExitStack() as stack:
+        wait_for(lambda: len(connections(server)) == 1, "the first connection")
+        clock.advance(server, 0.5)
+        second = stack.enter_context(server.connect())
+        wait_for(lambda: len(connections(server)) == 2, "the second connection")
+        clock.advance(server, 119.5)
+        assert first.recv(1) == b""
+        clock.advance(server, 0.9)
+        assert is_kept(server, second), "0.4 s after its deadline, and 0.9 s after the last look"
+        clock.advance(server, 0.1)
+        assert second.recv(1) == b""
+
+
+def test_request_that_came_while_the_machine_stood_still_is_served():
+    clock = SteppingClock()
+    with not_started(clock) as (server, address), socket.create_connection(address, DEADLINE) as sock:
+        server._accept()
+        sock.sendall(GET % b"")
+        clock.now += 10_000
+        server.start()
+        assert next_answer(sock).status == 200
 
 
 def is_waiting(connection, asked, blank_lines):
@@ -761,6 +794,18 @@ def test_connection_whose_socket_is_full_keeps_what_is_to_be_sent():
             connection.send_rest()
 
 
+def test_100_that_its_peer_does_not_take_in_time_ends_the_connection():
+    with not_started() as (server, _), pair() as (connection, _):
+        while not connection.out:
+            connection.send(b"x" * 100_000)
+        connection.out = b""
+        connection.reader.receive(POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        server._settle(connection)
+        assert (connection.out, connection.mask) == (watchdog_app.CONTINUE, watchdog_app.OUT)
+        server._expire(connection)
+        assert connection.sock.fileno() == -1
+
+
 @contextlib.contextmanager
 def in_a_call(raw):
     """Serve a peer whose first call waits, in a thread of its own, for the gate to open."""
@@ -855,6 +900,13 @@ def test_connections_are_accepted_a_number_at_a_time():
         assert len(server.connections) == watchdog_app.ACCEPT_AT_ONCE
         assert server._accept() is False
         assert len(server.connections) == number
+
+
+def test_what_is_sent_does_not_wait_for_more():
+    with serving(lambda event, context: "x") as server, server.connect() as sock:
+        ask(sock)
+        (connection,) = connections(server)
+        assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def test_closed_connection_is_off_the_selector_although_another_holds_its_socket():
@@ -966,11 +1018,11 @@ def test_drained_server_answers_what_has_come_and_accepts_no_more():
 
 
 @contextlib.contextmanager
-def not_started():
+def not_started(clock=time.monotonic):
     """Make a server that does not serve yet, on the listener of the program."""
     listener = watchdog_app.listen("127.0.0.1", 0)
     application = watchdog_app.Application(lambda event, context: "x", watchdog_app.Settings(), {})
-    server = watchdog_app.Server(listener, application, watchdog_app.Settings())
+    server = watchdog_app.Server(listener, application, watchdog_app.Settings(), clock)
     try:
         yield server, listener.getsockname()
     finally:
