@@ -581,6 +581,7 @@ def test_jump_of_the_clock_by_hours_serves_what_has_come_and_ends_what_is_overdu
     with clocked(function) as (clock, server), server.connect() as waiting, server.connect() as half, server.connect() as idle:
         waiting.sendall(GET.replace(b"/get", b"/wait"))
         assert entered.wait(DEADLINE)
+        clock.now += 1  # after which the call is stuck, and another thread leads
         half.sendall(GET[:10])
         wait_for(lambda: sum(c.stage == "head" for c in server.server.connections.values()) == 1, "half a head")
         clock.advance(server, 10_000)
