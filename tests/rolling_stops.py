@@ -61,11 +61,8 @@ class Caller(threading.Thread):
             while not self.stopped:
                 call = self.chance.choice(CALLS)
                 try:
-                    if connection.sock is None:
-                        connection.connect()
-                except ConnectionRefusedError:
-                    return
-                try:
+                    if not connects(connection):
+                        return
                     self.call(connection, *call)
                 except Exception as error:
                     connection.close()
@@ -82,6 +79,16 @@ class Caller(threading.Thread):
             self.lost.append(f"{method} {target}: {response.status} {received[:100]!r}")
         if not self.keeps:
             connection.close()
+
+
+def connects(connection: HTTPConnection) -> bool:
+    """Connect unless it is; return whether it could, and raise where it failed otherwise than by a refusal."""
+    try:
+        if connection.sock is None:
+            connection.connect()
+        return True
+    except ConnectionRefusedError:
+        return False
 
 
 @contextlib.contextmanager
