@@ -3,8 +3,9 @@
     python tests/soak.py --minutes 20
 
 Half the rate that the callers reach is sent: short calls, uploads, errors, streams, large answers, calls that sleep, and callers that leave in the
-midst of each. It runs behind of-watchdog where `fwatchdog` is on PATH, else alone. What the process has is read after the first minute and at
-the end, each time when the callers have paused for long enough that idle threads end. Every answer is checked.
+midst of each, at the watchdog and at the function's own port, where wrong requests go too. It runs behind of-watchdog where `fwatchdog` is on
+PATH, else alone. What the process has is read after the first minute and at the end, each time when the callers have paused for long enough that
+idle threads end. Every answer is checked.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import contextlib
 import os
 import random
 import socket
-import struct
 import sys
 import tempfile
 import threading
@@ -23,12 +23,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
-from conftest import process, wait_for
+from conftest import RESET, free_port, process, read_all, read_answer, wait_for
 from test_watchdog import REAL, behind
 
 CALLERS = 8
+PATIENCE = 30.0  # seconds that a caller waits for an answer
+IN_THE_MIDST = 0.02  # seconds after which a caller without an answer leaves; less than `/sleep` sleeps
 PAUSE = 15.0  # seconds; longer than a thread is parked before it ends
 GROWTH = 2 << 20  # bytes that the resident memory may have grown by
 FUNCTION = """
@@ -41,6 +43,9 @@ def handle(event, context):
         return b"x" * 2_000_000
     if event.path == "/sleep":
         time.sleep(0.05)
+        return "slept"
+    if event.path == "/missing":
+        return {"statusCode": 404, "body": "no such thing"}
     if event.path == "/fail":
         raise ValueError("asked for")
     if event.path == "/stream":
@@ -67,11 +72,18 @@ def state(pid: int) -> State:
     return State(int(fields["VmRSS"].split()[0]) << 10, len(os.listdir(f"/proc/{pid}/fd")), int(fields["Threads"]))
 
 
+class Ports(NamedTuple):
+    """Where to call: what callers call, and the function's own port; the same one where it runs alone."""
+
+    front: int
+    own: int
+
+
 class Load:
     """Callers in threads, which call at a rate, or as fast as they can at 0."""
 
-    def __init__(self, port: int) -> None:
-        self.port, self.rate = port, 0.0
+    def __init__(self, ports: Ports) -> None:
+        self.ports, self.rate = ports, 0.0
         self.running = threading.Event()
         self.over = False
         self.counts: Counter[str] = Counter()
@@ -81,13 +93,15 @@ class Load:
     def work(self, number: int) -> None:
         """Call over and over, on a connection that is kept as long as it can be."""
         chance = random.Random(number)
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.ports.front, timeout=PATIENCE)
         while not self.over:
-            self.running.wait()
+            if not self.running.is_set():
+                connection.close()  # so that what is read in the pause does not depend on which callers have one
+                self.running.wait()
             began = time.monotonic()
             name, call = chance.choices(CALLS, WEIGHTS)[0]
             try:
-                call(connection, self.port)
+                call(connection, self.ports)
             except Exception as error:
                 self.wrong.append(f"{name}: {error!r}")
                 connection.close()
@@ -105,65 +119,95 @@ class Load:
             self.running.clear()
 
 
-def expect(connection: HTTPConnection, method: str, target: str, body: bytes | None, status: int, content: bytes | None) -> None:
-    """Make one call, and check its answer; where that has none, only its status."""
+def expect(connection: HTTPConnection, method: str, target: str, body: bytes | None, status: int, content: bytes) -> None:
+    """Make one call, and check its answer: the status, and what the body begins with and, of a success, is."""
     connection.request(method, target, body)
     response = connection.getresponse()
     received = response.read()
-    if response.status != status or (content is not None and received != content):
+    right = received == content if status == 200 else received.startswith(content)  # a call id stands behind it
+    if response.status != status or not right:
         raise AssertionError(f"{method} {target}: {response.status} {received[:100]!r}")
 
 
 def leave(port: int, sent: bytes, size: int) -> None:
-    """Send something, receive so much of an answer, and leave with a reset."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+    """Send something, receive so much of an answer, which is to be a success, or wait a moment, and leave with a reset."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
         sock.sendall(sent)
-        while size > 0 and (piece := sock.recv(min(size, 65536))):
-            size -= len(piece)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        received = b""
+        while len(received) < size and (piece := sock.recv(size)):
+            received += piece
+        if not size:
+            time.sleep(IN_THE_MIDST)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    if size and not (received.startswith(b"HTTP/1.1 200 ") and len(received) >= size):
+        raise AssertionError(f"{sent!r}: {received[:100]!r}, {len(received)} bytes")
+
+
+def refused(port: int, sent: bytes) -> None:
+    """Send a wrong request; check that it is refused, and the connection closed."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+        sock.sendall(sent)
+        answer, rest = read_answer(read_all(sock))
+    if answer.status != 400 or answer.body != b"Bad Request\n" or not answer.closes or rest:
+        raise AssertionError(f"{sent!r}: {answer} {rest!r}")
 
 
 def get(target: str) -> bytes:
     return f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
 
 
-Call = Callable[[HTTPConnection, int], None]
+HALF = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf"
+Call = Callable[[HTTPConnection, Ports], None]
 MIX: list[tuple[str, int, Call]] = [
     ("short", 60, lambda c, p: expect(c, "GET", "/a?name=b", None, 200, b'{"path":"/a","name":"b"}')),
     ("upload", 20, lambda c, p: expect(c, "POST", "/echo", b"y" * 1024, 200, b"y" * 1024)),
     ("large upload", 2, lambda c, p: expect(c, "POST", "/echo", b"z" * 1_000_000, 200, b"z" * 1_000_000)),
     ("large answer", 2, lambda c, p: expect(c, "GET", "/large", None, 200, b"x" * 2_000_000)),
     ("stream", 4, lambda c, p: expect(c, "GET", "/stream", None, 200, b"x" * 100_000)),
-    ("sleep", 4, lambda c, p: expect(c, "GET", "/sleep", None, 200, None)),
-    ("failure", 3, lambda c, p: expect(c, "GET", "/fail", None, 500, None)),
-    ("left in a request", 1, lambda c, p: leave(p, b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf", 0)),
-    ("left in a stream", 1, lambda c, p: leave(p, get("/stream"), 10_000)),
-    ("left in a large answer", 1, lambda c, p: leave(p, get("/large"), 100_000)),
-    ("left in a call", 1, lambda c, p: leave(p, get("/sleep"), 0)),
-    ("refused", 1, lambda c, p: leave(p, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 1)),
+    ("sleep", 4, lambda c, p: expect(c, "GET", "/sleep", None, 200, b"slept")),
+    ("failure", 3, lambda c, p: expect(c, "GET", "/fail", None, 500, b"Internal Server Error\n")),
+    ("missing", 3, lambda c, p: expect(c, "GET", "/missing", None, 404, b"no such thing")),
+    ("left in a request", 1, lambda c, p: leave(p.front, HALF, 0)),
+    ("left in a stream", 1, lambda c, p: leave(p.front, get("/stream"), 10_000)),
+    ("left in a large answer", 1, lambda c, p: leave(p.front, get("/large"), 100_000)),
+    ("left in a call", 1, lambda c, p: leave(p.front, get("/sleep"), 0)),
+    ("left in a request, own port", 1, lambda c, p: leave(p.own, HALF, 0)),
+    ("left in a stream, own port", 1, lambda c, p: leave(p.own, get("/stream"), 10_000)),
+    ("left in a large answer, own port", 1, lambda c, p: leave(p.own, get("/large"), 100_000)),
+    ("left in a call, own port", 1, lambda c, p: leave(p.own, get("/sleep"), 0)),
+    ("refused, own port", 2, lambda c, p: refused(p.own, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")),
 ]
 CALLS = [(name, call) for name, _, call in MIX]
 WEIGHTS = [weight for _, weight, _ in MIX]
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[tuple[int, int]]:
-    """Start the function, behind of-watchdog where that is here; yield the port to call and the number of the function's process."""
+def running(folder: Path) -> Iterator[tuple[Ports, int]]:
+    """Start the function, behind of-watchdog where that is here; yield the ports to call and the number of the function's process."""
     file = folder / "handler.py"
     file.write_text(FUNCTION)
     if REAL:
-        with behind("real", file, folder) as watchdog:
-            yield watchdog.port, watchdog.child()
+        own = free_port()
+        with behind("real", file, folder, upstream_url=f"http://127.0.0.1:{own}") as watchdog:
+            yield Ports(watchdog.port, own), watchdog.child()
         return
     with process(file, TMPDIR=str(folder)) as program:
-        threading.Thread(target=program.popen.stderr.read, daemon=True).start()  # type: ignore[union-attr]
+        for pipe in (program.popen.stdout, program.popen.stderr):
+            threading.Thread(target=discard, args=(pipe,), daemon=True).start()
         wait_for(program.answers, "an answer")
-        yield program.port, program.popen.pid
+        yield Ports(program.port, program.port), program.popen.pid
 
 
-def soak(minutes: float, port: int, pid: int) -> list[str]:
+def discard(pipe: IO[bytes]) -> None:
+    """Read to the end, and keep nothing."""
+    with contextlib.suppress(ValueError):  # closed by another thread, once the process is gone
+        while pipe.read(65536):
+            pass
+
+
+def soak(minutes: float, ports: Ports, pid: int) -> list[str]:
     """Load for so many minutes; return what is wrong."""
-    load = Load(port)
+    load = Load(ports)
     for thread in load.threads:
         thread.start()
     with load.going():
@@ -199,9 +243,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=20.0, help="how long, after the first minute")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (port, pid):
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (ports, pid):
         print("behind of-watchdog" if REAL else "alone, fwatchdog is not on PATH", flush=True)
-        wrong = soak(options.minutes, port, pid)
+        wrong = soak(options.minutes, ports, pid)
     print("\n".join(wrong) or "as it was")
     return 1 if wrong else 0
 
