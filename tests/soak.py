@@ -33,6 +33,9 @@ PATIENCE = 30.0  # seconds that a caller waits for an answer
 IN_THE_MIDST = 0.02  # seconds after which a caller without an answer leaves; less than `/sleep` sleeps
 PAUSE = 15.0  # seconds; longer than a thread is parked before it ends
 GROWTH = 2 << 20  # bytes that the resident memory may have grown by
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "2"
+}  # as in the image: with glibc's default each thread may keep an arena of its own, and memory is never the same twice
 FUNCTION = """
 import time
 
@@ -188,10 +191,10 @@ def running(folder: Path) -> Iterator[tuple[Ports, int]]:
     file.write_text(FUNCTION)
     if REAL:
         own = free_port()
-        with behind("real", file, folder, upstream_url=f"http://127.0.0.1:{own}") as watchdog:
+        with behind("real", file, folder, upstream_url=f"http://127.0.0.1:{own}", **ALLOCATOR) as watchdog:
             yield Ports(watchdog.port, own), watchdog.child()
         return
-    with process(file, TMPDIR=str(folder)) as program:
+    with process(file, TMPDIR=str(folder), **ALLOCATOR) as program:
         for pipe in (program.popen.stdout, program.popen.stderr):
             threading.Thread(target=discard, args=(pipe,), daemon=True).start()
         wait_for(program.answers, "an answer")
