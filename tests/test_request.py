@@ -188,7 +188,7 @@ def test_a_wrong_field_is_refused(line):
     assert refusal_of(head(line, "Content-Length: 0")) == 400
 
 
-@pytest.mark.parametrize("byte", [*map(chr, CONTROLS), "\r", "\n"], ids=ascii)
+@pytest.mark.parametrize("byte", [*map(chr, CONTROLS), "\r", "\n", "\n\r"], ids=ascii)
 @pytest.mark.parametrize(
     "raw",
     [
