@@ -2378,7 +2378,7 @@ class Server:
 
     def _expire(self, connection: Connection) -> None:
         """End a connection that waited too long: 408 where half a request is there."""
-        request = None if connection.out or connection.closing else connection.reader.give_up(408)
+        request = None if connection.out else connection.reader.give_up(408)
         if request is None:
             return self._close(connection)
         self._exchange(connection, request, self.clock())
@@ -2441,7 +2441,7 @@ class Server:
         """Tell whether nothing is in flight any more; peers that have their answer and keep the connection open do not count."""
         if not self.draining or self.listener.fileno() >= 0:
             return False
-        return all(connection.closing and connection.mask and not connection.out for connection in list(self.connections.values()))
+        return all(connection.closing and not connection.out for connection in list(self.connections.values()))
 
     def stop(self) -> None:
         """End the threads that are not in a call."""
