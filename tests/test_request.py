@@ -592,6 +592,12 @@ def test_a_request_line_above_the_limit_of_a_head_is_refused_whatever_follows(en
     assert statuses(line_of(1010)[:-2] + end + HOST, length, max_head=1000) == [414]
 
 
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 64])
+@pytest.mark.parametrize(("size", "status"), [(1002, 431), (1003, 414)])
+def test_a_head_above_the_limit_is_refused_for_what_does_not_fit(size, status, length):
+    assert statuses(line_of(size) + HOST, length, max_head=1000) == [status]
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize(("number", "status"), [(MAX_FIELDS, None), (MAX_FIELDS + 1, 431)])
 def test_one_field_too_many_is_refused(number, status, length):

@@ -998,6 +998,14 @@ def test_function_that_closes_the_selector_ends_the_server_with_a_reason():
         assert server.server.stopped
 
 
+def test_leader_whose_selector_is_closed_stops_at_once():
+    with not_started() as (server, _):
+        server.epoll.close()
+        server._poll()
+        assert server.stopped
+        assert isinstance(server.fault, ValueError)
+
+
 # ---- the end, and nothing to do ----
 
 
