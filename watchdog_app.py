@@ -2287,6 +2287,8 @@ class Server:
                 self.epoll.unregister(connection.fd)
             except OSError:
                 self._disown(connection)
+            except ValueError:  # the function has closed the selector: who polls it, or the monitor, stops the server
+                pass
 
     def _flush(self, connection: Connection) -> None:
         """Go on sending a response that did not fit at once."""

@@ -998,6 +998,16 @@ def test_function_that_closes_the_selector_ends_the_server_with_a_reason():
         assert server.server.stopped
 
 
+def test_call_that_is_stuck_when_its_selector_is_closed_keeps_its_connection():
+    with not_started() as (server, _), pair() as (connection, _):
+        server._watch(connection, watchdog_app.IN, watchdog_app.FOREVER)
+        server.epoll.close()
+        server.parked.append(threading.Lock())
+        server.parked[0].acquire()
+        assert server._hand_over(connection)
+        assert connection.sock.fileno() == connection.fd
+
+
 def test_leader_whose_selector_is_closed_stops_at_once():
     with not_started() as (server, _):
         server.epoll.close()
