@@ -223,13 +223,14 @@ def test_call_stuck_beyond_write_timeout_is_given_up_with_status_0(function):
 
 
 def test_two_signals_at_once_are_one(function):
-    with process(function("def handle(event, context): return 'x'")) as program:
+    with process(function("import time\ndef handle(event, context):\n    time.sleep(0.5)\n    return 'done'")) as program:
         wait_for(program.answers, "an answer")
-        program.popen.send_signal(signal.SIGTERM)
-        program.popen.send_signal(signal.SIGINT)  # as to a process group, directly and by of-watchdog
-        time.sleep(0.05)
         with connect(program.port) as sock:
-            assert ask(sock).body == b"x"
+            sock.sendall(GET)
+            time.sleep(0.1)  # into the call
+            program.popen.send_signal(signal.SIGTERM)
+            program.popen.send_signal(signal.SIGINT)  # as to a process group, directly and by of-watchdog
+            assert read_answer(read_all(sock))[0].body == b"done"
         assert program.end()[0] == 0
 
 
