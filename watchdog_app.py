@@ -94,6 +94,7 @@ PARKED_SECONDS = 10.0  # a thread without work ends after them
 SWITCH_INTERVAL = 0.001  # seconds; with the default of 5 ms each of three system calls of a short call waits so long for a CPU-bound one
 LOG_LINE = 60 * 1024  # bytes of a line on stdout or stderr; of-watchdog reads at most 64 KiB as one
 LOG_PATIENCE = 5.0  # seconds that what is printed waits for a reader who takes nothing, before it is lost
+CHECK = 0.1  # seconds between two looks at the server's own descriptors, as long as there are calls
 DRAIN_LOOK = 0.02  # seconds between two looks at what is idle, while draining
 REST_AFTER = 25  # monitor's looks (of STUCK seconds) without a call before it rests
 
@@ -1995,6 +1996,7 @@ class Server:
         self.alarm = threading.Lock()
         self.alarm.acquire()
         self.resting, self.looks, self.seen = False, 0, 0.0
+        self.next_check = 0.0
         # The end
         self.closing = False  # each response ends its connection
         self.draining = self.stopped = False
@@ -2478,6 +2480,7 @@ class Server:
         It is called over and over by one thread, the main one, which also waits for signals. An idle server does not wake it.
         """
         if self._may_rest():
+            self.check_descriptors()  # the last calls may have closed one
             self.alarm.acquire(timeout=-1 if longest is None else longest)
             self.resting, self.looks = False, 0
         else:
@@ -2486,7 +2489,9 @@ class Server:
             with self.lock:
                 if self.current is not None and self._is_stuck():
                     self._hand_over(self.current)
-        self.check_descriptors()
+        if self.clock() >= self.next_check:
+            self.next_check = self.clock() + CHECK
+            self.check_descriptors()
 
     def _is_stuck(self) -> bool:
         return self.current is not None and self.clock() - self.current_since > STUCK
