@@ -2612,6 +2612,8 @@ class Life:
         if self.signalled_at == FOREVER:
             self.signalled_at = now
             begin_leaving(self.begin_stop(number), 0)
+        elif number == signal.SIGTERM:  # of two at once Python handles SIGINT first; SIGTERM's terms are the callers'
+            self.begin_stop(number)
         if self.server:
             self.server.wake()
 
@@ -2619,6 +2621,7 @@ class Life:
         """Decide when to drain; return in how many seconds to be gone, whatever the function does."""
         settings = self.settings
         if self.supervised and number == signal.SIGTERM:
+            self.drain_at = FOREVER
             return settings.healthcheck_interval + settings.write_timeout + LATE
         if self.lock:
             remove_lock(self.lock)
