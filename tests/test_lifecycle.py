@@ -178,13 +178,21 @@ def test_sigterm_during_the_import_serves_what_waits_and_exits_0(function):
         assert program.end()[0] == 0
 
 
-def test_sigterm_alone_finishes_the_call_in_flight(function):
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param([signal.SIGTERM], id="SIGTERM"),
+        pytest.param([signal.SIGTERM, signal.SIGINT], id="two at once"),  # as to a process group, directly and by of-watchdog
+    ],
+)
+def test_a_signal_alone_finishes_the_call_in_flight(signals, function):
     with process(function("import time\ndef handle(event, context):\n    time.sleep(0.5)\n    return 'done'")) as program:
         wait_for(program.answers, "an answer")
         with connect(program.port) as sock:
             sock.sendall(GET)
             time.sleep(0.1)  # into the call
-            program.popen.send_signal(signal.SIGTERM)
+            for number in signals:
+                program.popen.send_signal(number)
             answer = read_answer(read_all(sock))[0]
         assert (answer.body, answer.closes) == (b"done", True)
         assert program.end()[0] == 0
@@ -220,18 +228,6 @@ def test_call_stuck_beyond_write_timeout_is_given_up_with_status_0(function):
             time.sleep(0.3)  # into the call
             program.popen.send_signal(signal.SIGTERM)
             assert program.end()[0] == 0
-
-
-def test_two_signals_at_once_are_one(function):
-    with process(function("import time\ndef handle(event, context):\n    time.sleep(0.5)\n    return 'done'")) as program:
-        wait_for(program.answers, "an answer")
-        with connect(program.port) as sock:
-            sock.sendall(GET)
-            time.sleep(0.1)  # into the call
-            program.popen.send_signal(signal.SIGTERM)
-            program.popen.send_signal(signal.SIGINT)  # as to a process group, directly and by of-watchdog
-            assert read_answer(read_all(sock))[0].body == b"done"
-        assert program.end()[0] == 0
 
 
 def test_second_signal_ends_at_once(function):
