@@ -33,9 +33,9 @@ PATIENCE = 30.0  # seconds that a caller waits for an answer
 IN_THE_MIDST = 0.02  # seconds after which a caller without an answer leaves; less than `/sleep` sleeps
 PAUSE = 15.0  # seconds; longer than a thread is parked before it ends
 GROWTH = 2 << 20  # bytes that the resident memory may have grown by
-ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "2"
-}  # as in the image: with glibc's default each thread may keep an arena of its own, and memory is never the same twice
+# As in the image: with glibc's default each thread may keep an arena of its own, and what is freed at the end of an arena is kept up to
+# twice the largest block that was ever freed, so that memory is never the same twice
+ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
 FUNCTION = """
 import time
 

@@ -179,13 +179,14 @@ def test_sigterm_during_the_import_serves_what_waits_and_exits_0(function):
 
 
 @pytest.mark.parametrize(
-    "signals",
+    ("signals", "pause"),
     [
-        pytest.param([signal.SIGTERM], id="SIGTERM"),
-        pytest.param([signal.SIGTERM, signal.SIGINT], id="two at once"),  # as to a process group, directly and by of-watchdog
+        pytest.param([signal.SIGTERM], 0, id="SIGTERM"),
+        pytest.param([signal.SIGTERM, signal.SIGINT], 0, id="two at once"),  # as to a process group, directly and by of-watchdog
+        pytest.param([signal.SIGTERM, signal.SIGINT], 0.05, id="two, one after the other"),
     ],
 )
-def test_a_signal_alone_finishes_the_call_in_flight(signals, function):
+def test_a_signal_alone_finishes_the_call_in_flight(signals, pause, function):
     with process(function("import time\ndef handle(event, context):\n    time.sleep(0.5)\n    return 'done'")) as program:
         wait_for(program.answers, "an answer")
         with connect(program.port) as sock:
@@ -193,6 +194,7 @@ def test_a_signal_alone_finishes_the_call_in_flight(signals, function):
             time.sleep(0.1)  # into the call
             for number in signals:
                 program.popen.send_signal(number)
+                time.sleep(pause)
             answer = read_answer(read_all(sock))[0]
         assert (answer.body, answer.closes) == (b"done", True)
         assert program.end()[0] == 0
