@@ -70,7 +70,8 @@ class Actor:
         self.await_arrival()
 
     def await_arrival(self):
-        assert self.arrived.acquire(timeout=DEADLINE), f"a thread does not come to its next step after {self.label}"
+        arrived = self.arrived.acquire(timeout=DEADLINE)
+        assert arrived, f"a thread does not come to its next step after {self.label}"
 
 
 class Stage:
@@ -112,7 +113,8 @@ class StageLock:
 
     def __enter__(self):
         self.stage.stop_at("lock")
-        assert self.lock.acquire(timeout=DEADLINE if self.stage.free else 0.0), "the lock is not free"
+        taken = self.lock.acquire(timeout=DEADLINE if self.stage.free else 0.0)
+        assert taken, "the lock is not free"
         if actor := getattr(self.stage.local, "actor", None):
             actor.holds_lock = True
 
