@@ -23,6 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = Path(__file__).resolve().parent / "functions"
 sys.path.insert(0, str(ROOT))
+pytest.register_assert_rewrite("scheduler_checks", "scheduler_faults", "scheduler_model", "scheduler_replay")  # so that they hold under -O too
 
 import watchdog_app  # noqa: E402
 

@@ -708,5 +708,5 @@ def test_child_of_a_watchdog_that_is_killed_at_any_moment_leaves(kind, import_ta
 
 
 def first_child(watchdog):
-    with contextlib.suppress(IndexError, FileNotFoundError):
+    with contextlib.suppress(StopIteration, FileNotFoundError, ProcessLookupError):
         return watchdog.child()

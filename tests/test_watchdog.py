@@ -48,12 +48,10 @@ class Watchdog:
         return self.popen.wait(DEADLINE)
 
     def child(self):
-        """Return the function's process."""
-        children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split()
-        if not children:  # of a thread of the watchdog
-            tasks = Path(f"/proc/{self.popen.pid}/task").glob("*/children")
-            children = [pid for task in tasks for pid in task.read_text().split()]
-        return int(children[0])
+        """Return the function's process. Go, when it starts, forks a short-lived one of its own; the watchdog's threads fork too."""
+        tasks = Path(f"/proc/{self.popen.pid}/task").glob("*/children")
+        children = [pid for task in tasks for pid in task.read_text().split()]
+        return int(next(pid for pid in children if b"watchdog_app" in Path(f"/proc/{pid}/cmdline").read_bytes()))
 
     @property
     def log(self):
