@@ -232,7 +232,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Read the settings from a mapping such as `os.environ`; names that are no settings are left alone."""
+        """Read the settings from `env`, a mapping such as `os.environ`; names that are no settings are left alone."""
         return cls(**{name: env[name] for name in SETTINGS if name in env})
 
 
@@ -814,7 +814,10 @@ class Values(Mapping[str, str]):
 
 
 class Headers(Values):
-    """The request's header fields by name, whatever its case; values are latin-1 text, as PEP 3333 has them."""
+    """The request's header fields by name, whatever its case; values are latin-1 text, as PEP 3333 has them.
+
+    Argument: environ, the WSGI environ that holds them.
+    """
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
@@ -856,7 +859,10 @@ def header_key(name: str) -> str:
 
 
 class Query(Values):
-    """Named text values in order of arrival, the first one of a name by `[...]`: query parameters, form fields, cookies."""
+    """Named text values in order of arrival, the first one of a name by `[...]`: query parameters, form fields, cookies.
+
+    Arguments: pairs, each a name and a value; what, the noun for one of them, by which a missing one is reported.
+    """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], what: str = "query parameter") -> None:
         self._values: dict[str, list[str]] = {}
@@ -1025,6 +1031,8 @@ class Context:
 
     hostname: str. function_name, namespace: str or None. call_id: str, also in the log and in the 500 that a caller sees.
     deadline: end of this call's time on time.monotonic's clock in seconds, or None.
+
+    Argument: environ, the WSGI environ of the call.
     """
 
     hostname: str
@@ -1038,7 +1046,10 @@ class Context:
 
     @classmethod
     def of(cls, env: Mapping[str, str], exec_timeout: float | None) -> type[Context]:
-        """Make the class of one function's contexts: what is the same in all of them stands on the class."""
+        """Make the class of one function's contexts: what is the same in all of them stands on the class.
+
+        Arguments: env, a mapping such as `os.environ`; exec_timeout, seconds that a call may take, None for no limit.
+        """
         attributes = {
             "hostname": env.get("HOSTNAME") or socket.gethostname(),
             "function_name": env.get("OPENFAAS_NAME") or None,
@@ -1589,7 +1600,10 @@ def entry_point(module: ModuleType, name: str) -> Callable[[Any, Any], Any]:
 
 
 def make_application(target: str = "") -> Application:
-    """Make the application for another WSGI server: `waitress-serve --call watchdog_app:make_application`."""
+    """Make the application for another WSGI server: `waitress-serve --call watchdog_app:make_application`.
+
+    Argument: target, a file, a folder that holds `handler.py`, or `module:function`, as for `load_function`, and with the same errors.
+    """
     return Application(load_function(target))
 
 
@@ -2222,7 +2236,7 @@ class Server:
         return ended
 
     def before_stream(self, connection: Connection) -> None:
-        """Pass the lead on before anything that waits for a peer, if the thread that calls this has it."""
+        """Pass the lead on, if the call of `connection` has it: what comes may wait for a peer."""
         with self.lock:
             if self.current is connection:
                 self._hand_over(connection)
