@@ -770,18 +770,22 @@ def percent_decoded(path: str) -> str:
 # ---- 6. environ -> event and context: what the function sees ---------------------------------------------------------
 
 
-class lazy:
-    """An attribute computed by its method when it is first read, and then kept: what a function does not touch costs nothing."""
+if TYPE_CHECKING:
+    from functools import cached_property as lazy  # so that an attribute has the type that its method returns
+else:
 
-    def __init__(self, compute: Callable[[Any], Any]) -> None:
-        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+    class lazy:
+        """An attribute computed by its method when it is first read, and then kept: what a function does not touch costs nothing."""
 
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            return self
-        value = self.compute(instance)
-        setattr(instance, self.name, value)  # from now on found before this descriptor
-        return value
+        def __init__(self, compute: Callable[[Any], Any]) -> None:
+            self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+
+        def __get__(self, instance: Any, owner: type) -> Any:
+            if instance is None:
+                return self
+            value = self.compute(instance)
+            setattr(instance, self.name, value)  # from now on found before this descriptor
+            return value
 
 
 class Body(bytes):
@@ -2812,5 +2816,11 @@ def hint(error: BaseException) -> str:
     return f"Is {clipped(error.name)} listed in requirements.txt, and was the function built since?\n"
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command line's program to its end: what `python watchdog_app.py` and the command `watchdog-app` do."""
+    hold_signals()  # the command has imported the module, and blocked nothing yet
     leave(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()
