@@ -232,7 +232,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Read the settings from a mapping such as `os.environ`; names that are no settings are left alone."""
+        """Read the settings from `env`, a mapping such as `os.environ`; names that are no settings are left alone."""
         return cls(**{name: env[name] for name in SETTINGS if name in env})
 
 
@@ -770,18 +770,22 @@ def percent_decoded(path: str) -> str:
 # ---- 6. environ -> event and context: what the function sees ---------------------------------------------------------
 
 
-class lazy:
-    """An attribute computed by its method when it is first read, and then kept: what a function does not touch costs nothing."""
+if TYPE_CHECKING:
+    from functools import cached_property as lazy  # so that an attribute has the type that its method returns
+else:
 
-    def __init__(self, compute: Callable[[Any], Any]) -> None:
-        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+    class lazy:
+        """An attribute computed by its method when it is first read, and then kept: what a function does not touch costs nothing."""
 
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            return self
-        value = self.compute(instance)
-        setattr(instance, self.name, value)  # from now on found before this descriptor
-        return value
+        def __init__(self, compute: Callable[[Any], Any]) -> None:
+            self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+
+        def __get__(self, instance: Any, owner: type) -> Any:
+            if instance is None:
+                return self
+            value = self.compute(instance)
+            setattr(instance, self.name, value)  # from now on found before this descriptor
+            return value
 
 
 class Body(bytes):
@@ -814,7 +818,10 @@ class Values(Mapping[str, str]):
 
 
 class Headers(Values):
-    """The request's header fields by name, whatever its case; values are latin-1 text, as PEP 3333 has them."""
+    """The request's header fields by name, whatever its case; values are latin-1 text, as PEP 3333 has them.
+
+    Argument: environ, the WSGI environ that holds them.
+    """
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
@@ -856,7 +863,10 @@ def header_key(name: str) -> str:
 
 
 class Query(Values):
-    """Named text values in order of arrival, the first one of a name by `[...]`: query parameters, form fields, cookies."""
+    """Named text values in order of arrival, the first one of a name by `[...]`: query parameters, form fields, cookies.
+
+    Arguments: pairs, each a name and a value; what, the noun for one of them, by which a missing one is reported.
+    """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], what: str = "query parameter") -> None:
         self._values: dict[str, list[str]] = {}
@@ -1025,6 +1035,8 @@ class Context:
 
     hostname: str. function_name, namespace: str or None. call_id: str, also in the log and in the 500 that a caller sees.
     deadline: end of this call's time on time.monotonic's clock in seconds, or None.
+
+    Argument: environ, the WSGI environ of the call.
     """
 
     hostname: str
@@ -1038,7 +1050,10 @@ class Context:
 
     @classmethod
     def of(cls, env: Mapping[str, str], exec_timeout: float | None) -> type[Context]:
-        """Make the class of one function's contexts: what is the same in all of them stands on the class."""
+        """Make the class of one function's contexts: what is the same in all of them stands on the class.
+
+        Arguments: env, a mapping such as `os.environ`; exec_timeout, seconds that a call may take, None for no limit.
+        """
         attributes = {
             "hostname": env.get("HOSTNAME") or socket.gethostname(),
             "function_name": env.get("OPENFAAS_NAME") or None,
@@ -1589,7 +1604,10 @@ def entry_point(module: ModuleType, name: str) -> Callable[[Any, Any], Any]:
 
 
 def make_application(target: str = "") -> Application:
-    """Make the application for another WSGI server: `waitress-serve --call watchdog_app:make_application`."""
+    """Make the application for another WSGI server: `waitress-serve --call watchdog_app:make_application`.
+
+    Argument: target, a file, a folder that holds `handler.py`, or `module:function`, as for `load_function`, and with the same errors.
+    """
     return Application(load_function(target))
 
 
@@ -2222,7 +2240,7 @@ class Server:
         return ended
 
     def before_stream(self, connection: Connection) -> None:
-        """Pass the lead on before anything that waits for a peer, if the thread that calls this has it."""
+        """Pass the lead on, if the call of `connection` has it: what comes may wait for a peer."""
         with self.lock:
             if self.current is connection:
                 self._hand_over(connection)
@@ -2798,5 +2816,11 @@ def hint(error: BaseException) -> str:
     return f"Is {clipped(error.name)} listed in requirements.txt, and was the function built since?\n"
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command line's program to its end: what `python watchdog_app.py` and the command `watchdog-app` do."""
+    hold_signals()  # the command has imported the module, and blocked nothing yet
     leave(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

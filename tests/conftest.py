@@ -6,13 +6,14 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from wsgiref.util import setup_testing_defaults
@@ -239,18 +240,28 @@ def clean_env(**variables: str) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name not in hidden}, **variables}
 
 
-@contextlib.contextmanager
-def process(target: Path | str, *flags: str, **env: str) -> Iterator[Process]:
+def process(target: Path | str, *flags: str, **env: str) -> contextlib.AbstractContextManager[Process]:
     """Run `python watchdog_app.py TARGET` on a port of its own, and kill it at the end if it still runs."""
+    return run_program([sys.executable, *flags, str(ROOT / "watchdog_app.py"), str(target)], **env)
+
+
+@contextlib.contextmanager
+def run_program(command: Sequence[str | Path], cwd: Path | None = None, **env: str) -> Iterator[Process]:
+    """Run a command that starts the module, as `process` does."""
     port = free_port()
-    command = [sys.executable, *flags, str(ROOT / "watchdog_app.py"), str(target)]
     variables = clean_env(upstream_url=f"http://127.0.0.1:{port}", **env)
-    popen = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    popen = subprocess.Popen(command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         yield Process(popen, port)
     finally:
         popen.kill()
         popen.communicate()
+
+
+def copy_checkout(folder: Path) -> Path:
+    """Make `folder`, a copy of what a clone has, without what this machine made; return it."""
+    ignore = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "build", "*.egg-info")
+    return Path(shutil.copytree(ROOT, folder, symlinks=True, ignore=ignore))
 
 
 class Log:

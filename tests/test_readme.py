@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, ROOT, call, clean_env, wait_for
+from conftest import DEADLINE, ROOT, call, clean_env, copy_checkout, wait_for
 
 import watchdog_app
 
@@ -99,9 +99,7 @@ def test_picture_is_the_modules():
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of what a clone has, without what this machine made."""
-    folder = tmp_path / "clone"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "tests"))
-    return folder
+    return copy_checkout(tmp_path / "clone")
 
 
 @pytest.mark.skipif(not shutil.which("make") or not shutil.which("curl"), reason="make and curl are needed")
