@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import io
 import os
 import re
@@ -15,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -119,6 +122,57 @@ def call(function: Callable[[Any, Any], Any], method: str = "GET", target: str =
         result.close()
     status, headers = started[-1]
     return Answer(int(status[:3]), headers, content)
+
+
+class Block(NamedTuple):
+    """One Python block of a page, with the name in the comment before it, and the block called main.py before that, which it may import."""
+
+    source: str
+    name: str
+    main: str
+
+
+def python_blocks(page: str) -> list[Block]:
+    """Return the Python blocks of a page, given by its path in the repository."""
+    blocks, main = [], ""
+    for name, source in re.findall(r"(?:<!-- ([^\n]*) -->\n)?```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        main = source if name == "main.py" else main
+        blocks.append(Block(source, name, main))
+    return blocks
+
+
+def block_examples(blocks: list[Block]) -> list[tuple[Block, str]]:
+    """Return each line `METHOD target [body] -> status text` in a comment of a block with its block."""
+    return [(block, line) for block in blocks for line in re.findall(r"^# ([A-Z]+ .*)$", block.source, re.MULTILINE)]
+
+
+def load_block(block: Block, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Any], Any]:
+    """Run a block as a function's module and return its `handle`; a stand-in is there for flask where that is not installed."""
+    if not importlib.util.find_spec("flask"):
+        monkeypatch.setitem(sys.modules, "flask", importlib.import_module("flask_standin"))
+        if "Flask(" in block.source:
+            pytest.skip("flask is not installed")
+    for name, source in (("main", block.main), ("handler", block.source)):
+        module = ModuleType(name)
+        module.__file__ = str(ROOT / f"{name}.py")
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(source, f"{name}.py", "exec"), vars(module))
+    handle: Callable[[Any, Any], Any] = module.handle
+    return handle
+
+
+def check_block(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send the request of one of a block's lines, and compare the answer with what the line says."""
+    request, _, expected = line.partition(" -> ")
+    method, target, *body = request.split(" ")
+    status, _, text = expected.partition(" ")
+    answer = call(load_block(block, monkeypatch), method, target, " ".join(body).encode())
+    assert (answer.status, answer.text.rstrip("\n")) == (int(status), text.replace("\\n", "\n"))
+
+
+def table_rows(table: str) -> list[list[str]]:
+    """Return the rows of a page's table below its head, as lists of cells."""
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in table.splitlines()[2:]]
 
 
 class Serving:

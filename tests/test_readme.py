@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, ROOT, call, clean_env, copy_checkout, wait_for
+from conftest import DEADLINE, ROOT, block_examples, call, check_block, clean_env, copy_checkout, python_blocks, table_rows, wait_for
 
 import watchdog_app
 
 README = (ROOT / "README.md").read_text()
+BLOCKS = python_blocks("README.md")
 MODULE = (ROOT / "watchdog_app.py").read_text()
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def block(name):
@@ -25,9 +25,8 @@ def block(name):
 
 
 def table(name):
-    """Return the rows of the table behind the comment `name`, as lists of cells."""
-    rows = re.search(rf"<!-- {name} -->\n((?:\|.*\n)+)", README)[1].splitlines()[2:]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    """Return the rows of the table behind the comment `name`."""
+    return table_rows(re.search(rf"<!-- {name} -->\n((?:\|.*\n)+)", README)[1])
 
 
 def names(cell):
@@ -35,26 +34,13 @@ def names(cell):
     return re.findall(r"`([a-z_]+)(?:\(\))?`", cell)
 
 
-def examples():
-    """Yield each line `# METHOD target [body] -> status text` of the README with the block that it stands in."""
-    for source in PYTHON_BLOCKS:
-        for line in re.findall(r"^# ([A-Z]+ .*)$", source, re.MULTILINE):
-            yield pytest.param(source, line, id=line)
-
-
-@pytest.mark.parametrize(("source", "line"), list(examples()))
-def test_example_answers_as_it_says(source, line):
-    request, _, answer = line.partition(" -> ")
-    method, target, *body = request.split(" ")
-    status, _, text = answer.partition(" ")
-    module = {}
-    exec(compile(source, "README.md", "exec"), module)
-    got = call(module["handle"], method, target, " ".join(body).encode())
-    assert (got.status, got.text.rstrip("\n")) == (int(status), text.replace("\\n", "\n"))
+@pytest.mark.parametrize(("block", "line"), [pytest.param(*example, id=example[1]) for example in block_examples(BLOCKS)])
+def test_example_answers_as_it_says(block, line, monkeypatch):
+    check_block(block, line, monkeypatch)
 
 
 def test_every_python_block_says_what_it_answers():
-    assert all("\n# " in source for source in PYTHON_BLOCKS)
+    assert all("\n# " in block.source for block in BLOCKS)
 
 
 def test_settings_are_those_of_the_code():
@@ -160,6 +146,6 @@ def test_wait_for_fails_when_the_condition_does_not_come_about(monkeypatch):
 
 
 def test_no_path_of_a_machine_stands_in_what_people_read():
-    for file in ("README.md", "watchdog_app.py", "Makefile", "pyproject.toml", "CHANGELOG.md"):
+    for file in ("README.md", "docs/moving-over.md", "watchdog_app.py", "Makefile", "pyproject.toml", "CHANGELOG.md"):
         text = Path(ROOT / file).read_text()
         assert not re.search(r"/(?:home|root|work|Users)/", text), file
