@@ -52,12 +52,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from io import BufferedIOBase, BytesIO, TextIOWrapper
+from contextvars import ContextVar, copy_context
+from io import BufferedIOBase, BufferedReader, BytesIO, RawIOBase, TextIOWrapper
 from wsgiref.handlers import BaseHandler, format_date_time
 
 TYPE_CHECKING = False  # typing costs 5 to 20 ms at start; type checkers take this name for true
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
     from types import ModuleType
     from typing import Any, BinaryIO, NoReturn
     from wsgiref.types import StartResponse, WSGIApplication
@@ -82,6 +83,7 @@ BODY_RATE = 1024.0  # bytes a second that a body must arrive at on average, once
 LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # what is discarded after a refusal, so that the peer gets to read it
 ACCEPT_AT_ONCE = 64  # connections accepted before others get their turn
 ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
+HALF_CLOSED = 1.0  # seconds that a call which is awaited may still take when its peer has ended its side
 MOMENT = 1.0  # seconds that a server alone still accepts after SIGTERM, for callers that do not know of it yet
 BACKLOG = 1024  # connections that the kernel holds while the function's module is imported, or the leader is busy
 RECEIVE = 64 * 1024  # bytes of one recv
@@ -142,6 +144,13 @@ def address(text: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
+def folder(text: str) -> str:
+    """Check a folder's path, absolute or from `.` on."""
+    if not re.fullmatch(r"\.{0,2}/[^\0-\x1f\ud800-\udfff]*", text):
+        raise ValueError("a folder such as /var/openfaas/secrets or ./secrets")
+    return text
+
+
 def at_least(least: float, convert: Callable[[str], float], takes: str) -> Callable[[str], float]:
     """Make a converter that refuses what is below `least`, and says what it takes."""
 
@@ -167,6 +176,7 @@ def one_of(values: Mapping[str, Any], takes: str) -> Callable[[str], Any]:
     return converted
 
 
+LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}  # as the standard library's logging has them
 switch = one_of({"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}, "true or false")  # strconv.ParseBool
 # name -> (what converts it, its default as it would be written); the README's table is checked against this one
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -183,7 +193,10 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "max_body": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "100MB"),
     "max_head": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "256KB"),
     "keep_alive": (at_least(90, duration, "a duration of at least 90s, for which of-watchdog may reuse an idle connection"), "120s"),
+    "log_level": (one_of({level.lower(): number for level, number in LEVELS.items()}, "debug, info, warning or error"), "info"),
+    "log_format": (one_of({"text": "text", "json": "json"}, "text or json"), "text"),
     "debug": (switch, "false"),
+    "secret_dir": (folder, "/var/openfaas/secrets"),
 }
 
 
@@ -210,7 +223,10 @@ class Settings:
     max_body: int
     max_head: int
     keep_alive: float
+    log_level: int
+    log_format: str
     debug: bool
+    secret_dir: str
 
     def __init__(self, **texts: str) -> None:
         if unknown := texts.keys() - SETTINGS.keys():
@@ -602,10 +618,10 @@ class RequestReader:
     `waiting` says what has begun and is not complete: "head", "body" or "" for neither.
     """
 
-    __slots__ = ("blank_lines", "buffer", "line_ended", "max_body", "max_head", "pending", "scanned", "waiting")
+    __slots__ = ("blank_lines", "buffer", "line_ended", "max_body", "max_head", "pending", "scanned", "streams", "waiting")
 
-    def __init__(self, max_head: int, max_body: int) -> None:
-        self.max_head, self.max_body = max_head, max_body
+    def __init__(self, max_head: int, max_body: int, streams: bool = False) -> None:
+        self.max_head, self.max_body, self.streams = max_head, sys.maxsize if streams else max_body, streams
         self.buffer = bytearray()  # what has arrived and belongs to no complete request
         self.pending: tuple[Request, LengthBody | ChunkedBody] | None = None  # the request whose body is being read
         self.waiting = ""
@@ -696,7 +712,8 @@ class RequestReader:
             request.expects_continue = False  # it did not wait
         body = ChunkedBody(self.max_body, self.max_head) if length == CHUNKED else LengthBody(length)
         self.pending = (request, body)
-        return self._read_body(request, body)
+        complete = self._read_body(request, body)
+        return request if self.streams else complete
 
     def _read_body(self, request: Request, body: LengthBody | ChunkedBody) -> Request | None:
         del self.buffer[: body.feed(self.buffer)]
@@ -1013,6 +1030,14 @@ class Event:
         return f"<Event {clipped(self.method)} {clipped(self._target)}>"
 
 
+class StreamEvent(Event):
+    """One call of a function with `stream_request`: its body arrives while it runs."""
+
+    @lazy
+    def stream(self) -> BinaryIO:
+        return self.environ["wsgi.input"]  # type: ignore[no-any-return]
+
+
 def read_input(environ: dict[str, Any]) -> bytes:
     """Read a request's whole body from an environ of any WSGI server."""
     length = environ.get("CONTENT_LENGTH")
@@ -1030,11 +1055,29 @@ def read_text(path: str) -> str | None:
         return None
 
 
+REQUIRED: Any = object()  # the default of what has none
+SECRETS: dict[str, tuple[tuple[int, ...], str]] = {}  # by path: what tells one content from the next, and the text
+# version, trace id, parent id, flags (W3C Trace Context §3.2); a later version may add more
+is_traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:(?<!^00.{53})-.*)?").fullmatch
+
+
+def read_secret(path: str) -> str:
+    """Return a secret's text without its final line break; a file that is as it was is not read again."""
+    status = os.stat(path)
+    stamp = status.st_ino, status.st_mtime_ns, status.st_size
+    known = SECRETS.get(path)
+    if known is None or known[0] != stamp:
+        with open(path, encoding="utf-8", newline="") as file:
+            known = SECRETS[path] = stamp, file.read().removesuffix("\n").removesuffix("\r")
+    return known[1]
+
+
 class Context:
     """Where and for how long a call runs.
 
     hostname: str. function_name, namespace: str or None. call_id: str, also in the log and in the 500 that a caller sees.
-    deadline: end of this call's time on time.monotonic's clock in seconds, or None.
+    trace_id: str, 32 hexadecimal digits, or None. deadline: end of this call's time on time.monotonic's clock in seconds, or None.
+    cancelled: bool, True once the caller has gone.
 
     Argument: environ, the WSGI environ of the call.
     """
@@ -1043,28 +1086,35 @@ class Context:
     function_name: str | None
     namespace: str | None
     _exec_timeout: float | None
+    _secret_dir: str
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
         self._started = time.monotonic() if self._exec_timeout else 0.0
 
     @classmethod
-    def of(cls, env: Mapping[str, str], exec_timeout: float | None) -> type[Context]:
+    def of(cls, env: Mapping[str, str], settings: Settings) -> type[Context]:
         """Make the class of one function's contexts: what is the same in all of them stands on the class.
 
-        Arguments: env, a mapping such as `os.environ`; exec_timeout, seconds that a call may take, None for no limit.
+        Arguments: env, a mapping such as `os.environ`; settings, for `exec_timeout` and `secret_dir`.
         """
         attributes = {
             "hostname": env.get("HOSTNAME") or socket.gethostname(),
             "function_name": env.get("OPENFAAS_NAME") or None,
             "namespace": env.get("OPENFAAS_NAMESPACE") or read_text("/var/run/secrets/kubernetes.io/serviceaccount/namespace"),
-            "_exec_timeout": exec_timeout,
+            "_exec_timeout": settings.exec_timeout,
+            "_secret_dir": settings.secret_dir,
         }
         return type("Context", (cls,), attributes)
 
     @lazy
     def call_id(self) -> str:
         return self._environ.get("HTTP_X_CALL_ID") or os.urandom(16).hex()
+
+    @lazy
+    def trace_id(self) -> str | None:
+        match = is_traceparent(self._environ.get("HTTP_TRACEPARENT", ""))
+        return match[1] if match else None
 
     @lazy
     def deadline(self) -> float | None:
@@ -1079,6 +1129,28 @@ class Context:
     def remaining(self) -> float | None:
         """Return the seconds left of this call's time, below 0 once it is over; None where there is no limit."""
         return None if self.deadline is None else float(self.deadline - time.monotonic())
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller has gone; always False under a server that cannot tell."""
+        has_gone = self._environ.get("of_python.has_gone")
+        return bool(has_gone and has_gone())
+
+    def secret(self, name: str, default: Any = REQUIRED) -> Any:
+        """Return the text of a secret without its final line break; it is read again when it has changed.
+
+        Arguments: name, the secret's, as OpenFaaS knows it; default, what to return where it is missing.
+        Raises FileNotFoundError, which names the file, for a missing one without default, and ValueError for a name that is none.
+        """
+        if not isinstance(name, str) or not re.fullmatch(r"(?!.*\.\.)[^/\0]+", name):
+            raise ValueError(f"secret name {clipped(name)} is not valid: it takes a file's name, without / and ..")
+        path = os.path.join(self._secret_dir, name)
+        try:
+            return read_secret(path)
+        except FileNotFoundError:
+            if default is not REQUIRED:
+                return default
+            raise FileNotFoundError(f"secret {clipped(name)} is missing: there is no file {path}; is it listed in stack.yaml?") from None
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # what vars(context) shows
@@ -1117,11 +1189,11 @@ class ResultError(TypeError):
 
 
 class Response:
-    """What will be sent: status, headers as pairs, and a body, bytes or a Stream."""
+    """What will be sent: status, headers as pairs, and a body, bytes or a stream."""
 
     __slots__ = ("body", "headers", "status")
 
-    def __init__(self, status: int, headers: HeaderPairs, body: bytes | Stream) -> None:
+    def __init__(self, status: int, headers: HeaderPairs, body: bytes | Stream | AsyncStream) -> None:
         self.status, self.headers, self.body = status, headers, body
 
 
@@ -1172,15 +1244,18 @@ def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response
     if code in (204, 304):
         return without_body(code, pairs, content)
     if not (pairs and any(name.lower() == "content-type" for name, _ in pairs)):
-        pairs.insert(0, ("Content-Type", kind or natural))
+        if isinstance(content, AsyncStream):
+            content.headers = pairs
+        else:
+            pairs.insert(0, ("Content-Type", kind or natural))
     return Response(code, pairs, content)
 
 
-def without_body(status: int, headers: HeaderPairs, content: bytes | Stream) -> Response:
+def without_body(status: int, headers: HeaderPairs, content: bytes | Stream | AsyncStream) -> Response:
     """Make the response of a status that has no body, and warn of one that the function gave it."""
     if content != b"":
         warn_once(f"a body with status {status} is not sent")
-    if isinstance(content, Stream):
+    if not isinstance(content, bytes):
         content.close()
     return Response(status, [pair for pair in headers if pair[0].lower() != "content-type"], b"")
 
@@ -1211,7 +1286,7 @@ def to_pairs(headers: Any) -> HeaderPairs:
     return pairs
 
 
-def encode_body(body: Any) -> tuple[bytes | Stream, str]:
+def encode_body(body: Any) -> tuple[bytes | Stream | AsyncStream, str]:
     """Convert a body to its bytes, or to a stream, and its Content-Type: the common types first."""
     kind = type(body)
     if kind is dict or kind is list:
@@ -1233,6 +1308,8 @@ def encode_body(body: Any) -> tuple[bytes | Stream, str]:
     if hasattr(body, "__next__"):
         stream = Stream(body)
         return stream, stream.kind
+    if hasattr(body, "__anext__"):
+        return AsyncStream(body), ""
     return encode_json(body), JSON
 
 
@@ -1301,12 +1378,16 @@ def json_default(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not a type that JSON knows")
 
 
+CALL: ContextVar[Context | None] = ContextVar("call", default=None)  # whose code runs here, for the log
+
+
 class Stream:
     """A body that is sent as it comes. Its first item is taken at once, so that an early error can still choose the status."""
 
     def __init__(self, items: Iterator[Any]) -> None:
         self.items = items
         self.failed: Callable[[], object] = bool  # called when an item raises, before the exception goes on
+        self.context: Context | None = CALL.get()
         self.first: list[bytes] = []
         self.kind = BINARY
         try:
@@ -1321,6 +1402,7 @@ class Stream:
     def __iter__(self) -> Iterator[bytes]:
         yield from self.first
         try:
+            CALL.set(self.context)
             for item in self.items:
                 yield encode_item(item)[0]
         except GeneratorExit:
@@ -1328,12 +1410,237 @@ class Stream:
         except BaseException as error:
             self.failed()
             raise StreamFailed("a stream failed after its first item") from error
+        finally:
+            CALL.set(None)
 
     def close(self) -> None:
         """Close the generator or file behind it."""
         close = getattr(self.items, "close", None)
         if close:
             close()
+
+
+class Ready:
+    """Something that will be there: `when` takes what is called, once, when it is, in whichever thread."""
+
+    __slots__ = ("callbacks", "is_there")
+
+    def __init__(self) -> None:
+        self.is_there = False
+        self.callbacks: list[Callable[[], object]] = []
+
+    def announce(self) -> None:
+        self.is_there = True
+        self._call()
+
+    def when(self, callback: Callable[[], object]) -> None:
+        self.callbacks.append(callback)
+        if self.is_there:
+            self._call()
+
+    def _call(self) -> None:
+        try:
+            callback = self.callbacks.pop()  # of two threads one gets it
+        except IndexError:
+            return
+        callback()
+
+    def wait(self) -> None:
+        """Wait until it is there."""
+        if not self.is_there:
+            lock = threading.Lock()
+            lock.acquire()
+            self.when(lock.release)
+            lock.acquire()
+
+
+class Loop:
+    """An asyncio event loop in a thread of its own, started with the first coroutine; asyncio is not imported before."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.loop: Any = None
+        self.jobs: deque[Callable[[], object]] = deque()
+        self.woken = False
+
+    def start(self) -> None:
+        """Start it, unless it runs."""
+        with self.lock:
+            if self.loop is None:
+                from asyncio import new_event_loop  # 70 ms
+
+                loop = new_event_loop()
+                threading.Thread(target=loop.run_forever, name="async", daemon=True).start()
+                self.loop = loop
+
+    def soon(self, job: Callable[[], object]) -> None:
+        """Run `job` in the loop's thread; many at once wake it once."""
+        self.jobs.append(job)
+        if not self.woken:
+            self.woken = True
+            self.loop.call_soon_threadsafe(self._run_jobs)
+
+    def _run_jobs(self) -> None:
+        self.woken = False  # before the look at what is there: what comes from now on wakes it again
+        while self.jobs:
+            self.jobs.popleft()()
+
+
+class Job:
+    """A coroutine on a loop, in the context of the call that made it."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        LOOP.start()
+        self.coroutine, self.call = coroutine, copy_context()
+        self.ready, self.task, self.closed = Ready(), None, False
+        LOOP.soon(self._begin)
+
+    def _begin(self) -> None:
+        self.task = task = LOOP.loop.create_task(self.coroutine, context=self.call)
+        task.add_done_callback(self._done)
+        if self.closed:
+            task.cancel()
+
+    def _done(self, task: Any) -> None:
+        if self.closed and not task.cancelled():
+            task.exception()  # nobody will ask for it, and asyncio need not complain
+        self.ready.announce()
+
+    def result(self) -> Any:
+        """Wait for the coroutine; return its result or raise its exception."""
+        self.ready.wait()
+        return self.task.result()  # type: ignore[attr-defined]  # there since it is ready
+
+    def close(self) -> None:
+        """Cancel it, if it is not done: the caller has gone."""
+        self.closed = True
+        LOOP.soon(lambda: self.task and self.task.cancel())
+
+
+LOOP = Loop()  # the process's one
+
+
+async def awaited(awaitable: Awaitable[Any]) -> Any:
+    """Make a coroutine of anything that can be awaited."""
+    return await awaitable
+
+
+class Later:
+    """The items to send of a result that is not there yet.
+
+    Any WSGI server can iterate over it, and waits; one that knows `when_ready` and `take` need not hold a thread meanwhile.
+    Arguments: job, a Job or an AsyncStream; answer, called when it is ready with a function that returns its result, or raises; returns the items.
+    """
+
+    def __init__(self, job: Job | AsyncStream, answer: Callable[[Callable[[], Any]], Iterable[bytes]]) -> None:
+        self.job, self.answer = job, answer
+
+    def when_ready(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once, in whichever thread, when `take` will not wait."""
+        self.job.ready.when(callback)
+
+    def take(self) -> Iterable[bytes]:
+        """Return the items to send, with which the server goes on in place of this."""
+        return self.answer(self.job.result)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.take()
+
+    def close(self) -> None:
+        """Give up what it waits for: the caller has gone, or all is sent."""
+        self.job.close()
+
+
+class AsyncStream:
+    """An async generator's items, sent as they come: one task on a loop runs it, and is one item ahead of the server at most.
+
+    It is used as `Later` is; `take` returns one item, or None at the end.
+    """
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+        self.headers: HeaderPairs | None = None  # to be told the Content-Type, if the function gave none
+        self.failed: Callable[[], object] = bool  # called when an item after the first raises
+        self.ready = Ready()  # for the next item
+        self.item: Callable[[], tuple[bytes, str] | None] = end_of_items  # returns it, None at the end, or raises
+        self.job: Job | None = None
+
+    def begin(self) -> None:
+        """Let it run."""
+        self.job = Job(self._run())
+
+    async def _run(self) -> None:
+        from asyncio import Event as AsyncEvent
+
+        self.wanted = AsyncEvent()
+        try:
+            async for item in self.items:
+                self._offer(encoding_of(item))
+                await self.wanted.wait()
+                self.wanted.clear()
+            self._offer(end_of_items)
+        except BaseException as error:
+            self._offer(raising(error))
+        finally:
+            if hasattr(self.items, "aclose"):
+                await self.items.aclose()
+
+    def _offer(self, item: Callable[[], tuple[bytes, str] | None]) -> None:
+        self.item = item
+        self.ready.announce()
+
+    def result(self) -> AsyncStream:
+        """Wait for the first item, which decides the Content-Type, or raise what the generator raises before it."""
+        self.ready.wait()
+        first = self.item()
+        if self.headers is not None:
+            self.headers.insert(0, ("Content-Type", first[1] if first else BINARY))
+        return self
+
+    def when_ready(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once, in whichever thread, when `take` will not wait."""
+        self.ready.when(callback)
+
+    def take(self) -> bytes | None:
+        """Wait for the next item and return it, None at the end; raise StreamFailed where the generator has failed."""
+        self.ready.wait()
+        try:
+            item = self.item()
+        except BaseException as error:
+            self.failed()
+            raise StreamFailed("a stream failed after its first item") from error
+        if item is None:
+            return None
+        self.ready = Ready()
+        LOOP.soon(self.wanted.set)
+        return item[0]
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (item := self.take()) is not None:
+            yield item
+
+    def close(self) -> None:
+        """Close the generator, wherever it is."""
+        if self.job is not None:
+            self.job.close()
+
+
+def end_of_items() -> None:
+    """Stand for the end of an AsyncStream."""
+
+
+def encoding_of(item: Any) -> Callable[[], tuple[bytes, str]]:
+    """Make the function that encodes `item`: in the server's thread, since that of the loop is everybody's."""
+    return lambda: encode_item(item)
+
+
+def raising(error: BaseException) -> Callable[[], NoReturn]:
+    """Make a function that raises `error`."""
+
+    def raise_it() -> NoReturn:
+        raise error
+
+    return raise_it
 
 
 class StreamFailed(Exception):
@@ -1388,17 +1695,47 @@ ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))
 long_line = re.compile(rb"[^\n]{%d,%d}(?=[^\n\x80-\xbf])|[^\n]{%d}(?=[^\n])" % (LOG_LINE - 3, LOG_LINE, LOG_LINE))
 
 
-def log(text: str) -> None:
-    """Write one record to the log, which is stderr, as one write; a log that cannot be written stops nobody.
+class Log:
+    """The log, which is stderr: one write a record; a log that cannot be written stops nobody."""
 
-    Its further lines are indented, so that no text of an exception can pass for a record of its own.
-    """
-    text = text.rstrip("\n").translate(ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates are no text
-    try:
-        sys.stderr.write(text.replace("\n", "\n  ") + "\n")
-        sys.stderr.flush()
-    except Exception:  # a broken pipe, a full disk, a closed file, no file at all, or what the function has put in its place
-        pass
+    def __init__(self) -> None:
+        self.level, self.as_json = LEVELS["INFO"], False
+
+    def __call__(self, level: str, text: str, trace: str = "", call_id: str = "", logger: str = "") -> None:
+        """Write one record, unless its level is below the log's; `trace`, such as a traceback, stands behind its text."""
+        if LEVELS.get(level, LEVELS["ERROR"]) < self.level:
+            return
+        record = json_record(level, text, trace, call_id, logger) if self.as_json else text_record(level, text, trace, call_id, logger)
+        try:
+            sys.stderr.write(record)
+            sys.stderr.flush()
+        except Exception:  # a broken pipe, a full disk, a closed file, no file at all, or what the function has put in its place
+            pass
+
+
+log = Log()
+
+
+def text_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
+    """Make a record of lines of text. All but the first are indented, so that no text of an exception can pass for a record of its own."""
+    call = f"call {clipped(call_id)} " if call_id else ""
+    record = f"{level} {call}{logger and logger + ': '}{text}\n{trace}".strip()
+    record = record.translate(ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates are no text
+    return record.replace("\n", "\n  ") + "\n"
+
+
+def json_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
+    """Make a record of one JSON object in one line, which is cut where it would be longer than a line may be."""
+    from json import dumps
+
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+    fields = {"time": stamp, "level": level, "message": text, "call_id": call_id, "logger": logger, "traceback": trace}
+    record = {name: value for name, value in fields.items() if value}
+    while len(line := dumps(record)) >= LOG_LINE:
+        longest = max(record, key=lambda name: len(record[name]))
+        record[longest] = record[longest][: len(record[longest]) // 2] + "..."
+    return line + "\n"
 
 
 class Output(BufferedIOBase):
@@ -1458,6 +1795,92 @@ class Output(BufferedIOBase):
         return len(rest)
 
 
+class ImportHook:
+    """A finder that finds nothing itself: it lets `logging`, and thread pools, be set up when the function imports them; the runtime never does."""
+
+    def __init__(self) -> None:
+        self.set_ups: dict[str, Callable[[Any], None]] = {"logging": set_up_logging, "concurrent.futures.thread": set_up_pools}
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Return the spec that another finder has for one of its modules, with a loader that sets it up (importlib.abc.MetaPathFinder)."""
+        if set_up := self.set_ups.pop(name, None):
+            spec = next(filter(None, (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)), None)
+            if spec is not None:
+                spec.loader = SetUpLoader(spec.loader, set_up)  # type: ignore[assignment]  # by duck type
+            return spec
+        return None
+
+
+class SetUpLoader:
+    """A loader that sets up a module when another one has loaded it, and then is gone (importlib.abc.Loader)."""
+
+    def __init__(self, loader: Any, set_up: Callable[[Any], None]) -> None:
+        self.loader, self.set_up = loader, set_up
+
+    def create_module(self, spec: Any) -> Any:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        self.set_up(module)
+
+
+def set_up_logging(logging: Any) -> None:
+    """Let `logging` work without any set-up of the function's: from log_level on, into this log, each record with its call.
+
+    What the function sets up itself wins: this stands where the standard library has its handler of last resort.
+    """
+
+    class LastResort(logging.Handler):  # type: ignore[misc]
+        def emit(self, record: Any) -> None:
+            try:
+                trace = formatter.formatException(record.exc_info) if record.exc_info else ""
+                log(record.levelname, record.getMessage(), trace + (record.stack_info or ""), record.call_id, record.name)
+            except Exception:
+                self.handleError(record)
+
+    def make_record(*arguments: Any, **more: Any) -> Any:
+        record = plain(*arguments, **more)
+        call = CALL.get()
+        record.call_id = call.call_id if call else ""
+        return record
+
+    formatter, plain = logging.Formatter(), logging.getLogRecordFactory()
+    logging.setLogRecordFactory(make_record)
+    logging.lastResort = LastResort()
+    logging.root.setLevel(log.level)
+    carry_calls_into_threads()
+
+
+def carry_calls_into_threads() -> None:
+    """Let each thread that a call starts belong to that call."""
+    start = threading.Thread.start
+
+    def start_in_call(thread: threading.Thread) -> None:
+        if call := CALL.get():
+            run = thread.run
+
+            def run_in_call() -> None:
+                CALL.set(call)
+                run()
+
+            thread.run = run_in_call  # type: ignore[method-assign]
+        start(thread)
+
+    threading.Thread.start = start_in_call  # type: ignore[method-assign,assignment]
+
+
+def set_up_pools(futures: Any) -> None:
+    """Let what a call submits to a thread pool, whose threads outlive it, belong to that call."""
+    submit = futures.ThreadPoolExecutor.submit
+
+    def submit_in_call(pool: Any, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
+        return submit(pool, copy_context().run, function, *arguments, **named)
+
+    futures.ThreadPoolExecutor.submit = submit_in_call
+
+
 WARNED: set[str] = set()
 
 
@@ -1465,7 +1888,7 @@ def warn_once(message: str) -> None:
     """Log a warning, once a process for each distinct message."""
     if message not in WARNED and len(WARNED) < CACHE_ENTRIES:
         WARNED.add(message)
-        log(f"WARNING {message}")
+        log("WARNING", message)
 
 
 def format_traceback(error: BaseException, skip: int = 0) -> str:
@@ -1478,33 +1901,117 @@ def format_traceback(error: BaseException, skip: int = 0) -> str:
     return "".join(format_exception(type(error), error, frames))
 
 
+class Function:
+    """What the user's module declares: its entry point, and the names beside it that the runtime knows.
+
+    Arguments: handle(event, context); startup(context), called before the first call; shutdown(context), after the last; ready(), false or an
+    exception where the function cannot take calls; stream_request, whether `handle` is called before the body has arrived.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[Any, Any], Any],
+        startup: Callable[[Any], Any] | None = None,
+        shutdown: Callable[[Any], Any] | None = None,
+        ready: Callable[[], Any] | None = None,
+        stream_request: bool = False,
+    ) -> None:
+        self.handle, self.startup, self.shutdown, self.ready, self.stream_request = handle, startup, shutdown, ready, bool(stream_request)
+
+
 class Application:
     """A WSGI application (PEP 3333) that calls one function's `handle`; it runs under any WSGI server.
 
-    Arguments: handle, the function's entry point; settings, by default those of `os.environ`; env, for the context, by default `os.environ`.
+    Arguments: function, a Function or its `handle` alone; settings, by default those of `os.environ`; env, for the context, by default `os.environ`.
     """
 
-    def __init__(self, handle: Callable[[Any, Any], Any], settings: Settings | None = None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, function: Function | Callable[[Any, Any], Any], settings: Settings | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         env = os.environ if env is None else env
         settings = settings or Settings.from_env(env)
-        self.handle, self.debug = handle, settings.debug
-        self.context = Context.of(env, settings.exec_timeout)
+        self.function = function if isinstance(function, Function) else Function(function)
+        self.handle, self.debug = self.function.handle, settings.debug
+        self.stream_request = self.function.stream_request  # the server asks for it
+        self.event = StreamEvent if self.stream_request else Event
+        self.context = Context.of(env, settings)
+
+    def startup(self) -> None:
+        """Call the function's `startup`, if it has one; raise what that raises."""
+        if self.function.startup:
+            self._run_hook(self.function.startup, self.context({}))
+
+    def shutdown(self) -> None:
+        """Call the function's `shutdown`, if it has one; log what that raises."""
+        try:
+            if self.function.shutdown:
+                self._run_hook(self.function.shutdown, self.context({}))
+        except BaseException as error:
+            log("ERROR", "shutdown failed", format_traceback(error, 2))
+
+    def _run_hook(self, hook: Callable[..., Any], *arguments: Any) -> Any:
+        result = hook(*arguments)
+        return Job(awaited(result)).result() if hasattr(result, "__await__") else result
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        event, context = Event(environ), self.context(environ)
+        event, context = self.event(environ), self.context(environ)
+        if environ.get("PATH_INFO", "")[:3] == "/_/" and event.path in ("/_/health", "/_/ready"):
+            return self._answer(lambda: self._state(event.path), (), event, context, start_response)
+        return self._answer(self.handle, (event, context), event, context, start_response)
+
+    def _answer(
+        self, produce: Callable[..., Any], arguments: tuple[Any, ...], event: Event, context: Context, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Make the items to send of what `produce` returns or raises; of something to be awaited, when that is there."""
+        CALL.set(context)
         try:
-            result = self.handle(event, context)
+            result = produce(*arguments)
+            if hasattr(result, "__await__"):
+                coroutine = result if hasattr(result, "send") else awaited(result)
+                return Later(Job(coroutine), lambda outcome: self._answer(outcome, (), event, context, start_response))
             response = None if callable(result) else to_response(result)
+            if response is not None and isinstance(response.body, AsyncStream):
+                return self._answer_stream(response, response.body, event, context, start_response)
         except BaseException as error:  # SystemExit too: a function's sys.exit ends its call, not the server
             response = self._failure(error, event, context)
+        finally:
+            CALL.set(None)
         if response is None:
-            return self._relay(result, environ, start_response, event, context)
+            return self._relay(result, event.environ, start_response, event, context)
+        return self._send(response, event, context, start_response)
+
+    def _send(self, response: Response, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
         body = response.body
         start_response(status_line(response.status), response.headers)
         if isinstance(body, bytes):
             return [body]
         body.failed = lambda: self._report(sys.exception(), event, context, 0)
         return body
+
+    def _answer_stream(
+        self, response: Response, stream: AsyncStream, event: Event, context: Context, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Send a stream that is awaited, when its first item is there: until then it can still choose the status by an error."""
+
+        def answer(outcome: Callable[[], Any]) -> Iterable[bytes]:
+            try:
+                outcome()
+            except BaseException as error:
+                return self._send(self._failure(error, event, context), event, context, start_response)
+            return self._send(response, event, context, start_response)
+
+        stream.begin()
+        return Later(stream, answer)
+
+    def _state(self, path: str) -> tuple[str, int, dict[str, str]]:
+        """Answer for the runtime itself: whether it lives, and whether the function is ready; of-watchdog asks so with `ready_path=/_/ready`."""
+        ready = self.function.ready if path == "/_/ready" else None
+        try:
+            state = ("OK\n", 200) if ready is None or self._run_hook(ready) else ("not ready\n", 503)
+        except BaseException as error:
+            warn_once(f"ready failed: {clipped(str(error))}")
+            state = ("not ready\n", 503)
+        return (*state, dict(PLAIN))
 
     def _relay(
         self, answer: WSGIApplication, environ: dict[str, Any], start_response: StartResponse, event: Event, context: Context
@@ -1521,6 +2028,8 @@ class Application:
 
     def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
         """Convert what `handle` raised to a response: an HTTPError's own, else a 500 with a record in the log."""
+        if isinstance(error, Disconnected):  # it has read from a body whose sender has gone
+            raise error
         if isinstance(error, HTTPError):
             try:
                 return from_error(error)
@@ -1533,7 +2042,7 @@ class Application:
     def _report(self, error: BaseException | None, event: Event, context: Context, skip: int) -> str:
         """Log a failed call as one record; return its traceback."""
         trace = format_traceback(error, skip) if error else ""
-        log(f"ERROR call {clipped(context.call_id)} {clipped(event.method)} {clipped(event._target, 1000)} failed\n{trace}")
+        log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, context.call_id)
         return trace
 
 
@@ -1546,24 +2055,24 @@ def from_error(error: HTTPError) -> Response:
     return from_parts(code, error.headers, phrase, "text/plain; charset=utf-8")
 
 
-def load_function(target: str = "") -> Callable[[Any, Any], Any]:
-    """Import the function's module and return its `handle`.
+def load_function(target: str = "") -> Function:
+    """Import the function's module and return what it declares.
 
     Argument: target, a file, a folder that holds `handler.py`, or `module:function`; by default the folder `handler` beside this module.
     Raises SettingsError where target does not exist, LoadError where the module has no such entry point, and what the import raises.
     """
     target = target or os.path.join(os.path.dirname(os.path.abspath(__file__)), "handler")
     if os.path.isdir(target):
-        return entry_point(import_file(os.path.join(target, "handler.py")), "handle")
+        return declared(import_file(os.path.join(target, "handler.py")), "handle")
     if os.path.isfile(target):
-        return entry_point(import_file(target), "handle")
+        return declared(import_file(target), "handle")
     module, colon, name = target.partition(":")
     if not colon or not name.isidentifier():
         raise SettingsError(f"TARGET {clipped(target)} does not exist: it takes a file, a folder with handler.py, or module:function")
     sys.path.insert(0, os.getcwd())
     from importlib import import_module
 
-    return entry_point(import_module(module), name)
+    return declared(import_module(module), name)
 
 
 class LoadError(Exception):
@@ -1593,11 +2102,12 @@ def import_file(path: str) -> ModuleType:
     return module
 
 
-def entry_point(module: ModuleType, name: str) -> Callable[[Any, Any], Any]:
-    """Return what `module` calls `name`; raise LoadError, which lists what it does define, where that is not a function."""
+def declared(module: ModuleType, name: str) -> Function:
+    """Return what `module` declares, with `name` as its entry point; raise LoadError, which lists what it defines, if that is no function."""
     handle = getattr(module, name, None)
     if callable(handle):
-        return handle  # type: ignore[no-any-return]
+        hooks = {hook: value for hook in ("startup", "shutdown", "ready") if callable(value := getattr(module, hook, None))}
+        return Function(handle, **hooks, stream_request=getattr(module, "stream_request", False))
     defined = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
     where = getattr(module, "__file__", module.__name__)
     raise LoadError(f"{where} defines no function {name}(event, context); it defines: {', '.join(defined) or 'none'}")
@@ -1608,7 +2118,12 @@ def make_application(target: str = "") -> Application:
 
     Argument: target, a file, a folder that holds `handler.py`, or `module:function`, as for `load_function`, and with the same errors.
     """
-    return Application(load_function(target))
+    application = Application(load_function(target))
+    application.startup()
+    import atexit
+
+    atexit.register(application.shutdown)
+    return application
 
 
 # ---- 9. Response -> bytes: one exchange ------------------------------------------------------------------------------
@@ -1667,6 +2182,7 @@ class Exchange(BaseHandler):
         self.lines: list[bytes] = []  # of the header fields, checked
         self.length: int | None = None  # as the application declared it
         self.chunked = False
+        self.awaits = False  # whether the result is not there yet: the server goes on with it when it says that it is ready
 
     def run(self, application: WSGIApplication) -> None:
         """Run `application`. The default takes any ConnectionError for the caller's; here one that the application raises is its own failure."""
@@ -1674,17 +2190,41 @@ class Exchange(BaseHandler):
             self.setup_environ()
             self.result = application(self.environ, self.start_response)
             self.finish_response()
-        except Disconnected:
+        except BaseException as error:
+            self._fail(error)
+
+    def go_on(self) -> None:
+        """Go on with a result that has become ready: the items to send in its place, or one item of a stream, or None, its end."""
+        try:
+            taken = self.result.take()  # type: ignore[attr-defined]  # what has `when_ready` has it
+            if type(taken) is bytes:
+                self.write(taken)
+            elif taken is not None:
+                self.result = taken
+                return self.finish_response()
+            if taken is None or self._bodiless():
+                self._end_stream()
+                self.awaits = False
+                self.close()
+        except BaseException as error:
+            self.awaits = False
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, Disconnected):
+            return self.give_up()
+        try:
+            self.handle_error()
+        except BaseException:  # an error in answering an error: nothing is left to say
             self.give_up()
-        except BaseException:
-            try:
-                self.handle_error()
-            except BaseException:  # an error in answering an error: nothing is left to say
-                self.give_up()
 
     def setup_environ(self) -> None:
         """Make the environ from the request. The default builds it again for each from many calls."""
-        self.environ = build_environ(self.request, self.server.base, self.connection.peer)
+        connection = self.connection
+        self.environ = build_environ(self.request, self.server.base, connection.peer)
+        self.environ["of_python.has_gone"] = connection.has_gone
+        if connection.reader.pending is not None:
+            self.environ["wsgi.input"] = BufferedReader(ArrivingBody(connection, self.server.settings.read_timeout), RECEIVE)
 
     def give_up(self) -> None:
         """End without the rest of the response."""
@@ -1731,9 +2271,12 @@ class Exchange(BaseHandler):
         The default writes the head and each item by themselves.
         """
         if type(self.result) is not list or self.headers_sent:
-            self._send_stream()
-            self.close()
+            self.awaits = hasattr(self.result, "when_ready")
+            if not self.awaits:
+                self._send_stream()
+                self.close()
         else:  # a list has no `close`
+            self.awaits = False
             body = b"".join(self.result)
             head = self._whole_head(len(body))
             self.headers_sent = True
@@ -1756,8 +2299,8 @@ class Exchange(BaseHandler):
 
     def _persistence(self) -> bytes:
         """Return the Connection field, where one is needed, and stay by what it says."""
-        if not self.keep_alive or self.server.closing:
-            self.keep_alive = False
+        if not self.keep_alive or self.server.closing or self.connection.reader.pending is not None:  # a body that still arrives
+            self.keep_alive = self.request.expects_continue = False
             return b"Connection: close\r\n"
         return b"" if self.request.modern else b"Connection: keep-alive\r\n"
 
@@ -1767,6 +2310,9 @@ class Exchange(BaseHandler):
             self.write(item)
             if self._bodiless():
                 break
+        self._end_stream()
+
+    def _end_stream(self) -> None:
         if not self.headers_sent:
             self.write(b"")
         if self.chunked:
@@ -1824,14 +2370,17 @@ class Exchange(BaseHandler):
         """Do nothing: the environ has them already."""
 
     def _write(self, data: bytes) -> None:
-        self.connection.send_all(data)
+        if self.awaits:  # in the leader's hands: what the kernel does not take is sent before the next item is asked for
+            self.connection.send(data)
+        else:
+            self.connection.send_all(data)
 
     def _flush(self) -> None:
         """Do nothing: what is written is sent."""
 
     def log_exception(self, exc_info: Any) -> None:
         """Log one record. The default writes it in many pieces."""
-        log(f"ERROR {clipped(self.request.method)} {clipped(self.request.target, 1000)} failed\n{format_traceback(exc_info[1])}")
+        log("ERROR", f"{clipped(self.request.method)} {clipped(self.request.target, 1000)} failed", format_traceback(exc_info[1]))
 
 
 def refusal_application(error: HTTPError) -> WSGIApplication:
@@ -1857,6 +2406,7 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 # nor can be started, the leader runs no call but queues it. All that changes hands does so under `lock`; the rest is its owner's.
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
+END, LOST = select.POLLRDHUP, select.POLLHUP | select.POLLERR | select.POLLNVAL  # the peer's side alone; both
 RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger {1, 0}; the struct module costs 1 ms at start
 STDERR = 2  # the last of the standard descriptors
 
@@ -1873,7 +2423,10 @@ def off_standard(sock: socket.socket) -> socket.socket:
 class Connection:
     """One socket: its reader, what is still to be sent, and until when it may wait for its peer."""
 
-    __slots__ = ("aborted", "closing", "deadline", "discarded", "fd", "fresh", "mask", "out", "patience", "peer", "reader", "since", "sock", "stage")
+    __slots__ = (
+        *("aborted", "closing", "deadline", "discarded", "exchange", "fd", "fresh", "is_ready", "mask", "out"),
+        *("patience", "peer", "reader", "since", "sock", "stage"),
+    )
 
     def __init__(self, sock: socket.socket, peer: str, reader: RequestReader, patience: float) -> None:
         self.sock, self.fd, self.peer, self.reader = sock, sock.fileno(), peer, reader
@@ -1886,10 +2439,12 @@ class Connection:
         self.aborted = False  # to be closed at once
         self.fresh = True  # no request has come yet
         self.discarded = 0
+        self.exchange: Exchange | None = None  # one whose result is awaited, and whether that is ready
+        self.is_ready = False
 
     def is_idle(self) -> bool:
         """Tell whether the peer has all that it asked for and may ask for more: the state after most exchanges."""
-        return not (self.out or self.closing or self.aborted or self.reader.buffer or self.reader.waiting)
+        return not (self.out or self.closing or self.aborted or self.exchange or self.reader.buffer or self.reader.waiting)
 
     def has_more(self) -> bool:
         """Tell whether another request, or its beginning, came with the last one: that is looked at before more is received."""
@@ -1897,9 +2452,19 @@ class Connection:
 
     def next_request(self) -> Request | None:
         """Return a further request that has already arrived, if it is its turn."""
-        if self.out or self.closing or self.aborted or not self.has_more():
+        if self.out or self.closing or self.aborted or self.exchange or not self.has_more():
             return None
         return self.reader.receive(b"")
+
+    def has_gone(self) -> bool:
+        """Tell whether the peer has ended its side, or the connection is lost."""
+        return bool(self.end())
+
+    def end(self) -> int:
+        """Return how the connection has ended: 0 for not at all, END for the peer's side alone, else LOST too."""
+        poll = select.poll()
+        poll.register(self.fd, END)
+        return sum(event for _, event in poll.poll(0))
 
     def receive(self) -> bytes | None:
         """Return what has arrived, b"" at the peer's end, None if there is nothing yet or the connection is lost."""
@@ -1952,6 +2517,54 @@ class Connection:
                 pass
 
 
+class ArrivingBody(RawIOBase):
+    """A request's body that is read from the connection as the function asks for it (`stream_request`)."""
+
+    def __init__(self, connection: Connection, patience: float) -> None:
+        assert connection.reader.pending is not None
+        request, body = connection.reader.pending
+        self.connection, self.request, self.patience = connection, request, patience
+        self.data = body.data  # to which the reader adds
+        self.received, self.waited = len(self.data), 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        """Read what is there, or wait for it; 0 at the body's end. Raise HTTPError for a body that is not valid, is cut, or stops arriving."""
+        while not self.data and self.connection.reader.pending is not None:
+            self._receive()
+        size = min(len(target), len(self.data))
+        target[:size] = self.data[:size]
+        del self.data[:size]
+        return size
+
+    def _receive(self) -> None:
+        reader = self.connection.reader
+        if reader.wants_continue():
+            self.connection.send_all(CONTINUE)
+        data = self.connection.receive()
+        if data:
+            request = reader.receive(data)
+            self.received += len(data)
+        elif self.connection.aborted:
+            raise Disconnected
+        else:
+            request = reader.give_up(400) if data == b"" else self._wait()
+        if request is not None and request.refusal:
+            raise request.refusal
+
+    def _wait(self) -> Request | None:
+        """Wait for more; return the refusal of a body that makes a pause, or has kept us waiting for longer than its bytes allow."""
+        began = time.monotonic()
+        waiter = select.poll()
+        waiter.register(self.connection.fd, select.POLLIN)
+        allowed = min(self.patience, self.patience + self.received / BODY_RATE - self.waited)
+        came = waiter.poll(min(max(allowed, 0.0), LONGEST_POLL) * 1000)
+        self.waited += time.monotonic() - began
+        return None if came else self.connection.reader.give_up(408)
+
+
 class Expectation:
     """How long calls take, to tell those that will block: a moving average of all and, once one was slow, of each path."""
 
@@ -1987,6 +2600,7 @@ class Server:
         self.listener, self.application, self.settings, self.clock = listener, application, settings, clock
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
+        self.streams = bool(getattr(application, "stream_request", False))  # requests are run before their bodies have arrived
         self.base = base_environ(*listener.getsockname()[:2])
         self.date, self.keep_alive = DateLines(), settings.keep_alive
         self.epoll = select.epoll()
@@ -2008,6 +2622,8 @@ class Server:
         self.ready: deque[int] = deque()  # polled and not yet served; moves with the lead
         self.more: list[int] = []  # with another request that came with the last: served after those of others
         self.next_sweep = FOREVER
+        self.finished: deque[int] = deque()  # whose awaited results have become ready, and whether the leader is woken for them
+        self.woken = False
         self.paused = False  # not accepting for a while
         # The monitor's
         self.expectation = Expectation()
@@ -2118,9 +2734,9 @@ class Server:
     def _failed(self, error: BaseException, connection: Connection | None) -> None:
         """Log a fault of this module: it costs one connection, never the lead or the thread."""
         try:
-            log(f"ERROR the server failed\n{format_traceback(error)}")
+            log("ERROR", "the server failed", format_traceback(error))
         except Exception:  # no memory or descriptors for the traceback's module
-            log("ERROR the server failed")
+            log("ERROR", "the server failed")
         if connection is not None:
             self._close(connection)
 
@@ -2161,10 +2777,14 @@ class Server:
             return self._flush(connection)
         if connection.closing:
             return self._discard(connection)
+        if connection.exchange is not None:
+            return self._run_in_place(me, connection, None) if connection.is_ready else self._await_end(connection)
         request = connection.next_request() if connection.has_more() else self._read(connection)
         if request is None:
             self._settle(connection)
-        elif request.refusal is None and (self.expectation.blocks(request.target) or not self._has_successor()):
+        elif request.refusal is None and (
+            self.expectation.blocks(request.target) or connection.reader.pending is not None or not self._has_successor()
+        ):
             self._run_apart(connection, request)
         else:
             self._run_in_place(me, connection, request)
@@ -2181,8 +2801,8 @@ class Server:
         connection.aborted = request is None
         return request
 
-    def _run_in_place(self, me: threading.Lock, connection: Connection, request: Request) -> None:
-        """Run an exchange with the lead in hand; the monitor takes the lead away should it be stuck."""
+    def _run_in_place(self, me: threading.Lock, connection: Connection, request: Request | None) -> None:
+        """Run an exchange, or go on with one, with the lead in hand; the monitor takes the lead away should it be stuck."""
         self.current_since = began = self.clock()
         self.current = connection
         if self.resting:
@@ -2196,7 +2816,7 @@ class Server:
                     self.current = None
         if not leading:
             self._own(connection)
-        elif connection.is_idle():
+        elif connection.is_idle() and connection.mask == IN:
             connection.deadline = ended + self.keep_alive
         else:
             self._settle(connection)
@@ -2222,21 +2842,31 @@ class Server:
         except BaseException as error:
             self._failed(error, connection)
 
-    def _exchange(self, connection: Connection, request: Request, began: float) -> float:
-        """Run the application for one request and send the response, as far as the kernel takes it; return when that was done."""
-        exchange = Exchange(request, connection, self)
-        exchange.run(refusal_application(request.refusal) if request.refusal else self.application)
+    def _exchange(self, connection: Connection, request: Request | None, began: float) -> float:
+        """Run the application for one request, or go on with the exchange that awaits its result; return when that was done.
+
+        The response is sent as far as the kernel takes it.
+        """
+        exchange: Any = connection.exchange  # there where no request is
+        if request:
+            exchange = Exchange(request, connection, self)
+            exchange.run(refusal_application(request.refusal) if request.refusal else self.application)
+        else:
+            connection.is_ready = False
+            exchange.go_on()
         if self.forked:
-            log("ERROR handle has returned in a process that it forked: it takes os._exit there")
+            log("ERROR", "handle has returned in a process that it forked: it takes os._exit there")
             os._exit(1)
-        connection.fresh, connection.stage = False, ""
-        if exchange.cut:
+        connection.fresh, connection.stage, connection.exchange = False, "", None
+        if exchange.awaits:
+            connection.exchange = exchange
+        elif exchange.cut:
             connection.abort(visibly=not exchange.chunked and exchange.length is None)
         elif not exchange.keep_alive:
             connection.closing = True
         ended = self.clock()
-        if request.refusal is None:
-            self.expectation.note(request.target, ended - began)
+        if exchange.request.refusal is None:
+            self.expectation.note(exchange.request.target, ended - began)
         return ended
 
     def before_stream(self, connection: Connection) -> None:
@@ -2258,11 +2888,36 @@ class Server:
             return self._watch(connection, OUT, now + self.settings.write_timeout)
         if connection.closing:
             return self._linger(connection, now)
+        if connection.exchange is not None:
+            return self._await(connection, connection.exchange)
         if connection.mask and connection.has_more():
             self.more.append(connection.fd)
         if connection.stage != reader.waiting:
             connection.stage, connection.since = reader.waiting, now
         self._watch(connection, IN, self._reading_deadline(connection, now))
+
+    def _await(self, connection: Connection, exchange: Exchange) -> None:
+        """Let the selector watch for the peer's end until the result is ready; with that the connection may be another thread's."""
+        self._watch(connection, END if connection.reader.pending else IN, FOREVER)
+        exchange.result.when_ready(lambda: self._finish(connection))  # type: ignore[attr-defined]
+
+    def _finish(self, connection: Connection) -> None:
+        """Let the leader go on with an exchange whose result has become ready."""
+        connection.is_ready = True
+        self.finished.append(connection.fd)
+        if not self.woken:
+            self.woken = True
+            self.wake_leader()
+
+    def _await_end(self, connection: Connection) -> None:
+        """Deal with an event of a peer whose answer is awaited: it has gone, has ended its side, or has sent its next request early."""
+        end = connection.end()
+        if end & LOST:
+            self._close(connection)
+        elif end:  # a peer that has gone says no more than one that only sends no more; that one gets its answer, if it is soon
+            self._watch(connection, select.EPOLLHUP, self.clock() + HALF_CLOSED)
+        else:
+            self._watch(connection, END, FOREVER)
 
     @staticmethod
     def _send_continue(connection: Connection) -> None:
@@ -2296,7 +2951,7 @@ class Server:
                     self.next_sweep = deadline
                     self.wake_leader()
         except OSError as error:  # the function has closed its descriptor, or the kernel watches no more
-            log(f"ERROR a connection is lost: {error}")
+            log("ERROR", f"a connection is lost: {error}")
             self._close(connection)
 
     def _unwatch(self, connection: Connection) -> None:
@@ -2342,6 +2997,8 @@ class Server:
             self._unwatch(connection)  # a child process may hold a copy of the socket, and then closing would not do it
             if self.connections.get(connection.fd) is connection:
                 del self.connections[connection.fd]
+        if connection.exchange is not None:
+            connection.exchange.give_up()
         try:
             connection.sock.close()
         except OSError:  # the function has closed it
@@ -2365,7 +3022,7 @@ class Server:
                 warn_once(f"accept failed: {error}")
                 self._pause()
                 return False
-            reader = RequestReader(self.settings.max_head, self.settings.max_body)
+            reader = RequestReader(self.settings.max_head, self.settings.max_body, self.streams)
             connection = Connection(sock, str(peer[0]), reader, self.settings.write_timeout)
             if connection.fd in self.connections:
                 self._disown(self.connections[connection.fd])
@@ -2400,7 +3057,7 @@ class Server:
 
     def _expire(self, connection: Connection) -> None:
         """End a connection that waited too long: 408 where half a request is there."""
-        request = None if connection.out else connection.reader.give_up(408)
+        request = None if connection.out or connection.exchange else connection.reader.give_up(408)
         if request is None:
             return self._close(connection)
         self._exchange(connection, request, self.clock())
@@ -2412,6 +3069,9 @@ class Server:
 
     def _woken(self) -> None:
         os.eventfd_read(self.waker)
+        self.woken = False  # before the look at what is there: what comes from now on wakes the leader again
+        while self.finished:
+            self.ready.append(self.finished.popleft())
 
     def watch_pipe(self, fd: int, callback: Callable[[], object]) -> None:
         """Call `callback` once, when the other end of the pipe `fd` is closed."""
@@ -2664,7 +3324,7 @@ class Life:
             if self.drain_at != FOREVER:
                 self.drain(server)
         if server.fault:
-            log(f"ERROR the server cannot go on: the function has closed a descriptor that is not its own ({server.fault})")
+            log("ERROR", f"the server cannot go on: the function has closed a descriptor that is not its own ({server.fault})")
         return 1 if server.fault else 0
 
     def longest_sleep(self) -> float | None:
@@ -2745,20 +3405,36 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
         if settings.ready_on == "listen":
             life.become_ready()
         application = Application(load_function(target), settings, env)
+        start_up(application)
         if settings.ready_on == "startup":
             life.become_ready()
         if not life.supervised:
             announce(listener)
-        return life.run(Server(listener, application, settings))
+        status = life.run(Server(listener, application, settings))
+        begin_leaving(settings.write_timeout, status)  # `shutdown` may take as long as a call
+        application.shutdown()
+        return status
     finally:
         if lock:
             remove_lock(lock)
 
 
+def start_up(application: Application) -> None:
+    """Call the function's `startup`; raise StartupFailed where that raises."""
+    try:
+        application.startup()
+    except BaseException as error:
+        raise StartupFailed from error
+
+
+class StartupFailed(Exception):
+    """The function's `startup` has raised; the cause is what."""
+
+
 def announce(listener: socket.socket) -> None:
     """Say where to call, to a person who started this by hand."""
     host, port = listener.getsockname()[:2]
-    log(f"Listening on http://{host}:{port}\ncurl -d World http://{host}:{port}/")
+    log("INFO", f"Listening on http://{host}:{port}\ncurl -d World http://{host}:{port}/")
 
 
 def prepare_process() -> None:
@@ -2776,7 +3452,7 @@ def prepare_process() -> None:
 def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
     """Log what a thread of the function raised as one record. The default writes it in pieces, between which others may write."""
     if failure.thread and failure.exc_value and failure.exc_type is not SystemExit:
-        log(f"ERROR thread {clipped(failure.thread.name)} failed\n{format_traceback(failure.exc_value)}")
+        log("ERROR", f"thread {clipped(failure.thread.name)} failed", format_traceback(failure.exc_value))
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -2798,14 +3474,19 @@ def main(arguments: Sequence[str]) -> int:
     prepare_process()
     target, flags = parse_arguments(arguments)
     try:
-        return serve(target, Settings.from_env({**os.environ, **flags}), os.environ)
+        settings = Settings.from_env({**os.environ, **flags})
+        log.level, log.as_json = settings.log_level, settings.log_format == "json"
+        sys.meta_path.insert(0, ImportHook())
+        return serve(target, settings, os.environ)
     except SettingsError as error:
-        log(f"ERROR {error}")
+        log("ERROR", str(error))
         return 2
     except LoadError as error:
-        log(f"ERROR {error}")
+        log("ERROR", str(error))
+    except StartupFailed as error:
+        log("ERROR", "startup failed", format_traceback(error.__cause__ or error, 3))
     except BaseException as error:
-        log(f"ERROR the function's module cannot be imported\n{format_traceback(error, 2)}{hint(error)}")
+        log("ERROR", "the function's module cannot be imported", format_traceback(error, 2) + hint(error))
     return 1
 
 

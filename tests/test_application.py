@@ -387,7 +387,7 @@ def test_a_module_in_a_package_is_loaded(folder, monkeypatch):
 
 def test_no_target_is_the_folder_handler_beside_the_module():
     with restored_imports():
-        assert load_function().__code__.co_filename == str(FUNCTIONS.parent.parent / "handler" / "handler.py")
+        assert load_function().handle.__code__.co_filename == str(FUNCTIONS.parent.parent / "handler" / "handler.py")
 
 
 IMPORTS = [

@@ -27,8 +27,8 @@ def event_of(target: bytes | str = "/", *fields: str, method: str = "GET", body:
     return Event(watchdog_app.build_environ(request, watchdog_app.base_environ("127.0.0.1", 5000), "127.0.0.2"))
 
 
-def context_of(env: dict[str, str] | None = None, exec_timeout: float | None = None, **environ: str) -> Context:
-    return Context.of(env or {}, exec_timeout)({"REQUEST_METHOD": "GET", **environ})
+def context_of(env: dict[str, str] | None = None, exec_timeout: str = "0", secret_dir: str = "", **environ: str) -> Context:
+    return Context.of(env or {}, Settings(exec_timeout=exec_timeout, secret_dir=secret_dir))({"REQUEST_METHOD": "GET", **environ})
 
 
 def posted(body: bytes, content_type: str = "") -> Event:
@@ -605,12 +605,80 @@ def test_no_deadline_without_exec_timeout(exec_timeout, environ):
 
 
 def test_what_remains_gets_less():
-    context = context_of(exec_timeout=10.0)
+    context = context_of(exec_timeout="10s")
     first = context.remaining()
     second = context.remaining()
     assert 0 < second <= first <= 10
 
 
 def test_nothing_remains_after_the_deadline():
-    context = context_of(exec_timeout=1e-9)
+    context = context_of(exec_timeout="1ns")
     assert context.remaining() < 0
+
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        pytest.param(f"00-{TRACE}-{PARENT}-01", TRACE, id="valid"),
+        pytest.param(f"cc-{TRACE}-{PARENT}-01-what-comes", TRACE, id="a later version"),
+        pytest.param(f"00-{TRACE}-{PARENT}-01-more", None, id="more in version 00"),
+        pytest.param(f"ff-{TRACE}-{PARENT}-01", None, id="version ff"),
+        pytest.param(f"00-{'0' * 32}-{PARENT}-01", None, id="no trace id"),
+        pytest.param(f"00-{TRACE}-{'0' * 16}-01", None, id="no parent id"),
+        pytest.param(f"00-{TRACE.upper()}-{PARENT}-01", None, id="upper case"),
+        pytest.param(f"00-{TRACE}-{PARENT}", None, id="no flags"),
+        pytest.param("", None, id="empty"),
+    ],
+)
+def test_the_trace_id(traceparent, trace_id):
+    assert context_of(HTTP_TRACEPARENT=traceparent).trace_id == trace_id
+
+
+def test_no_trace_id_without_a_traceparent():
+    assert context_of().trace_id is None
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        pytest.param(b"s3cret", "s3cret", id="no line break"),
+        pytest.param(b"s3cret\n", "s3cret", id="LF"),
+        pytest.param(b"s3cret\r\n", "s3cret", id="CR LF"),
+        pytest.param(b" two\nlines\n\n", " two\nlines\n", id="only the last one"),
+        pytest.param("grün".encode(), "grün", id="UTF-8"),
+        pytest.param(b"", "", id="empty"),
+    ],
+)
+def test_a_secret(content, text, tmp_path):
+    (tmp_path / "key").write_bytes(content)
+    assert context_of(secret_dir=str(tmp_path)).secret("key") == text
+
+
+def test_a_secret_is_read_again_when_it_is_replaced(tmp_path):
+    context = context_of(secret_dir=str(tmp_path))
+    for text in ("one", "two"):  # as Kubernetes does, by a link to another file
+        (tmp_path / text).write_text(text)
+        (tmp_path / "new").symlink_to(text)
+        (tmp_path / "new").replace(tmp_path / "key")
+        assert context.secret("key") == text
+
+
+def test_a_missing_secret_is_an_error_that_names_its_file_unless_there_is_a_default(tmp_path):
+    context = context_of(secret_dir=str(tmp_path))
+    assert context.secret("key", None) is None
+    assert context.secret("key", default="x") == "x"
+    with pytest.raises(FileNotFoundError, match=f"secret 'key' is missing: there is no file {tmp_path}/key"):
+        context.secret("key")
+
+
+@pytest.mark.parametrize("name", ["", "..", "../key", "a/b", "/etc/passwd", "a..b", "a\0b", None, 7])
+def test_a_secret_name_that_is_none(name, tmp_path):
+    with pytest.raises(ValueError, match=r"secret name .* is not valid: it takes a file's name"):
+        context_of(secret_dir=str(tmp_path)).secret(name)
+
+
+def test_nobody_has_gone_under_a_server_that_cannot_tell():
+    assert context_of().cancelled is False

@@ -60,7 +60,7 @@ def test_event_has_what_the_table_names():
 
 
 def test_context_has_what_the_table_names():
-    context = watchdog_app.Context.of({}, None)
+    context = watchdog_app.Context.of({}, watchdog_app.Settings())
     public = {name for name in (*vars(watchdog_app.Context), *vars(context)) if not name.startswith("_")} - {"of"}
     assert {name for row in table("context") for name in names(row[0])} == public
 

@@ -1,0 +1,248 @@
+"""Functions that are awaited: coroutines, async generators, hooks, on one loop and few threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from conftest import RESET, call, read_all, read_answer, read_answers, serving, socket, wait_for
+
+from watchdog_app import Application, Function, HTTPError, Settings
+
+GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+async def hello(event, context):
+    await asyncio.sleep(0)
+    return {"path": event.path}
+
+
+async def items(event, context):
+    for number in range(3):
+        await asyncio.sleep(0)
+        yield {"number": number}
+
+
+class Future:
+    """Something that can be awaited, and is no coroutine."""
+
+    def __await__(self):
+        yield from asyncio.sleep(0).__await__()
+        return "from a future"
+
+
+async def fails(event, context):
+    await asyncio.sleep(0)
+    raise ValueError("asked for")
+
+
+async def refuses(event, context):
+    await asyncio.sleep(0)
+    raise HTTPError(404, "no such thing")
+
+
+async def refuses_before_its_first_item(event, context):
+    await asyncio.sleep(0)
+    if event:
+        raise HTTPError(404, "no such thing")
+    yield "x"
+
+
+async def returns_a_generator(event, context):
+    return (text for text in ("a", "b"))
+
+
+async def returns_an_async_generator(event, context):
+    async def texts():
+        yield "a"
+        yield "b"
+
+    return texts(), 201, {"X-A": "b"}
+
+
+async def yields_nothing(event, context):
+    for item in ():
+        yield item
+
+
+async def no_content(event, context):
+    async def texts():
+        yield "a"
+
+    return texts(), 204
+
+
+HTML, JSON, BINARY, LINES = "text/html; charset=utf-8", "application/json", "application/octet-stream", "application/x-ndjson"
+CASES = [
+    pytest.param(hello, 200, JSON, b'{"path":"/"}', id="coroutine"),
+    pytest.param(lambda event, context: hello(event, context), 200, JSON, b'{"path":"/"}', id="plain function that returns a coroutine"),
+    pytest.param(lambda event, context: Future(), 200, HTML, b"from a future", id="future"),
+    pytest.param(items, 200, LINES, b'{"number":0}\n{"number":1}\n{"number":2}\n', id="async generator"),
+    pytest.param(refuses, 404, HTML, b"no such thing", id="HTTPError"),
+    pytest.param(refuses_before_its_first_item, 404, HTML, b"no such thing", id="HTTPError before the first item"),
+    pytest.param(returns_a_generator, 200, HTML, b"ab", id="coroutine that returns a generator"),
+    pytest.param(returns_an_async_generator, 201, HTML, b"ab", id="coroutine that returns an async generator in a tuple"),
+    pytest.param(yields_nothing, 200, BINARY, b"", id="async generator without items"),
+    pytest.param(no_content, 204, None, b"", id="async generator where no body is allowed"),
+]
+
+
+@pytest.mark.parametrize(("function", "status", "kind", "body"), CASES)
+def test_answer_under_any_server(function, status, kind, body, log):
+    answer = call(function)
+    assert (answer.status, answer.header("Content-Type"), answer.body) == (status, kind, body)
+
+
+@pytest.mark.parametrize(("function", "status", "kind", "body"), CASES)
+def test_answer_of_the_server(function, status, kind, body, log):
+    with serving(function) as served:
+        answer = served.get()
+        assert (answer.status, answer.header("Content-Type"), answer.body) == (status, kind, body)
+        assert read_answer(served.talk(GET))[0].status == status  # half-closed
+
+
+def test_two_requests_at_once_are_answered_in_order_on_one_connection():
+    with serving(hello) as served:
+        answers = read_answers(served.talk(b"GET /a HTTP/1.1\r\nHost: test\r\n\r\nGET /b HTTP/1.1\r\nHost: test\r\n\r\n"))
+    assert [answer.body for answer in answers] == [b'{"path":"/a"}', b'{"path":"/b"}']
+
+
+def test_head_of_an_async_generator_has_no_body_and_ends_it():
+    ended = threading.Event()
+
+    async def endless(event, context):
+        try:
+            while True:
+                yield "x"
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    with serving(endless) as served:
+        assert served.request("HEAD").body == b""
+        assert ended.wait(10)
+
+
+@pytest.mark.parametrize("function", [fails, pytest.param(lambda event, context: fails(event, context), id="through a plain function")])
+def test_exception_is_a_500_and_one_record(function, log):
+    with serving(function) as served:
+        assert served.get().status == 500
+    assert log.getvalue().count("ERROR call") == 1
+    assert "ValueError: asked for" in log.getvalue()
+
+
+def test_stream_that_fails_later_is_cut_and_logged_once(log):
+    async def breaks(event, context):
+        yield "x"
+        raise ValueError("asked for")
+
+    with serving(breaks) as served:
+        received = served.talk(GET)
+    assert received.endswith(b"1\r\nx\r\n")
+    assert log.getvalue().count("ERROR call") == 1
+
+
+def test_a_thousand_calls_that_sleep_are_served_by_few_threads():
+    async def sleeps(event, context):
+        await asyncio.sleep(0.2)
+        return str(threading.active_count())
+
+    with serving(sleeps) as served:
+        socks = [served.connect() for _ in range(1000)]
+        began = time.monotonic()
+        for sock in socks:
+            sock.sendall(GET.replace(b"test\r\n", b"test\r\nConnection: close\r\n"))
+        answers = [read_answer(read_all(sock))[0] for sock in socks]
+        took = time.monotonic() - began
+        for sock in socks:
+            sock.close()
+    assert {answer.status for answer in answers} == {200}
+    assert max(int(answer.body) for answer in answers) < 16  # those of the tests among them
+    assert took < 20  # one after the other they would take 200
+
+
+def test_many_streams_at_once_are_served_by_few_threads():
+    async def ticks(event, context):
+        for _ in range(3):
+            yield "x"
+            await asyncio.sleep(0.1)
+        yield str(threading.active_count())
+
+    with serving(ticks, threads="4") as served:
+        socks = [served.connect() for _ in range(100)]
+        for sock in socks:
+            sock.sendall(GET.replace(b"test\r\n", b"test\r\nConnection: close\r\n"))
+        bodies = [read_answer(read_all(sock))[0].body for sock in socks]
+        for sock in socks:
+            sock.close()
+    assert all(body.startswith(b"xxx") and int(body[3:]) < 16 for body in bodies)
+
+
+@pytest.mark.parametrize("leave", ["reset", "close"])
+@pytest.mark.parametrize("kind", ["coroutine", "generator before its first item", "generator after it"])
+def test_function_is_cancelled_when_the_caller_goes(leave, kind, log):
+    begun, ended, gone = threading.Event(), threading.Event(), []
+
+    async def waits(event, context):
+        begun.set()
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            gone.append(context.cancelled)
+            ended.set()
+            raise
+
+    async def yields(event, context):
+        if kind.endswith("after it"):
+            yield "x"
+        await waits(event, context)
+        yield "y"
+
+    with serving(waits if kind == "coroutine" else yields) as served:
+        with served.connect() as sock:
+            sock.sendall(GET)
+            assert begun.wait(10)
+            if kind.endswith("after it"):
+                sock.recv(1000)
+            if leave == "reset":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        assert ended.wait(10)
+        wait_for(lambda: not served.server.connections, "the end of the connection")
+    assert log.getvalue() == ""
+
+
+def test_slow_reader_of_an_async_stream_holds_no_thread_and_gets_all_of_it():
+    async def large(event, context):
+        for _ in range(50):
+            yield b"x" * 200_000
+
+    with serving(large, threads="1") as served:
+        with served.connect() as slow:
+            slow.sendall(GET.replace(b"test\r\n", b"test\r\nConnection: close\r\n"))
+            with served.connect() as other:
+                other.sendall(GET.replace(b"test\r\n", b"test\r\nConnection: close\r\n"))
+                assert len(read_answer(read_all(other))[0].body) == 10_000_000
+            assert len(read_answer(read_all(slow))[0].body) == 10_000_000
+
+
+def test_hooks_run_on_the_same_loop_as_calls():
+    loops = []
+
+    async def note(context=None):
+        loops.append(asyncio.get_running_loop())
+        return True
+
+    async def handle(event, context):
+        await note()
+
+    application = Application(Function(handle, startup=note, shutdown=note, ready=note), Settings(), {})
+    application.startup()
+    started = []
+    for path in ("/", "/_/ready"):
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path}
+        list(application(environ, lambda status, headers, exc_info=None: started.append(status)))
+    application.shutdown()
+    assert started == ["204 No Content", "200 OK"]
+    assert len(loops) == 4 and len(set(loops)) == 1
