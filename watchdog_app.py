@@ -2299,10 +2299,11 @@ class Exchange(BaseHandler):
 
     def _persistence(self) -> bytes:
         """Return the Connection field, where one is needed, and stay by what it says."""
-        if not self.keep_alive or self.server.closing or self.connection.reader.pending is not None:  # a body that still arrives
-            self.keep_alive = self.request.expects_continue = False
+        request, still_arrives = self.request, self.connection.reader.pending is not None
+        if not self.keep_alive or not request.keep_alive or self.server.closing or still_arrives:  # the reader has found the body not valid
+            self.keep_alive = request.expects_continue = False
             return b"Connection: close\r\n"
-        return b"" if self.request.modern else b"Connection: keep-alive\r\n"
+        return b"" if request.modern else b"Connection: keep-alive\r\n"
 
     def _send_stream(self) -> None:
         self.server.before_stream(self.connection)
