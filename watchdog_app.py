@@ -67,7 +67,8 @@ if TYPE_CHECKING:
     HeadersArgument = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
 __version__ = "0.1.0"
-__all__ = ["Application", "Body", "Context", "Event", "HTTPError", "Headers", "Query", "Server", "Settings", "make_application"]
+__all__ = ["Answer", "Application", "Body", "Context", "Event", "Function", "HTTPError", "Headers"]
+__all__ += ["Query", "Server", "Settings", "invoke", "make_application"]
 
 
 # ---- 1. Limits and settings: environment variables -> Settings -------------------------------------------------------
@@ -3411,7 +3412,8 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
             life.become_ready()
         if not life.supervised:
             announce(listener)
-        status = life.run(Server(listener, application, settings))
+        logged = RequestLog(application) if env.get(RELOADED) else application
+        status = life.run(Server(listener, logged, settings))
         begin_leaving(settings.write_timeout, status)  # `shutdown` may take as long as a call
         application.shutdown()
         return status
@@ -3456,27 +3458,251 @@ def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
         log("ERROR", f"thread {clipped(failure.thread.name)} failed", format_traceback(failure.exc_value))
 
 
-def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """Convert the command line to TARGET and the settings that its flags stand for."""
+# ---- 12. For development: a test kit, a request log, restart on change; none of it runs in the container ---------------
+
+
+class Answer:
+    """A function's answer to `invoke`.
+
+    status: int. headers: Headers. body: bytes, all of it. text: str, the body decoded. Iteration gives a stream's items as they come, once.
+    """
+
+    def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes]) -> None:
+        self.status, self._items = status, items
+        values: dict[str, list[str]] = {}
+        for name, value in headers:
+            values.setdefault(header_key(name), []).append(value)
+        joined: dict[str, Any] = {key: ", ".join(several) for key, several in values.items()}
+        self.headers = Headers({**joined, "of_python.repeated": values})
+
+    @lazy
+    def body(self) -> bytes:
+        return b"".join(self)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(charset_of(self.headers.get("Content-Type", "")), "replace")
+
+    def json(self) -> Any:
+        """Return the body as JSON; raise ValueError for one that is not."""
+        return json_codec()[1](self.body.decode("utf-8"))
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._items
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leave, as a caller does that wants no more of a stream."""
+        if hasattr(self._items, "close"):
+            self._items.close()
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status} {dict(self.headers)!r}>"
+
+
+class LetThrough(Application):
+    """An application whose function's exceptions reach who calls it; an HTTPError is an answer still."""
+
+    def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
+        if isinstance(error, HTTPError):
+            return super()._failure(error, event, context)
+        raise error
+
+
+def invoke(
+    handle: Function | Callable[[Any, Any], Any],
+    method: str = "GET",
+    target: str = "/",
+    *,
+    body: bytes | str | None = None,
+    json: Any = REQUIRED,
+    form: Mapping[str, str] | None = None,
+    headers: HeadersArgument = (),
+    raise_errors: bool = False,
+) -> Answer:
+    """Call a function as the server would, from the reading of the head to the headers of the response, for a test.
+
+    Arguments: handle, the function's `handle`, or a Function; method; target, the path with its query, from `/` on; one of body, bytes or text,
+    json, any value that JSON can say, and form, a dict; headers, a dict or pairs; raise_errors, whether an exception of the function is raised here
+    instead of a 500. `startup` is not called. Settings are those of `os.environ`.
+    Returns an Answer. Raises TypeError or ValueError, which names the argument, for one that is not valid.
+    """
+    if not callable(handle) and not isinstance(handle, Function):
+        raise TypeError(f"handle is {clipped(handle)}: it takes a function of event and context")
+    content, kind = invoked_body(body, json, form)
+    request = invoked_request(method, target, content, kind, headers)
+    environ = build_environ(request, base_environ("127.0.0.1", 8080), "127.0.0.1")
+    started: list[tuple[str, HeaderPairs]] = []
+
+    def start_response(status: str, pairs: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:
+        started.append((status, pairs))
+        return early.append
+
+    early: list[bytes] = []
+    items = (LetThrough if raise_errors else Application)(handle)(environ, start_response)
+    while isinstance(items, Later):
+        items = items.take()
+    if early:
+        items = [*early, *items]
+    status, pairs = started[-1]
+    return Answer(int(status[:3]), pairs, () if method == "HEAD" else items)
+
+
+def invoked_body(body: Any, json: Any, form: Any) -> tuple[bytes, str]:
+    """Return the body that `invoke` is to send, and its Content-Type, "" for none."""
+    if (body is not None) + (json is not REQUIRED) + (form is not None) > 1:
+        raise TypeError("body, json and form are three ways to say the same: give one of them")
+    if json is not REQUIRED:
+        return encode_json(json), JSON
+    if form is not None:
+        from urllib.parse import urlencode
+
+        if not isinstance(form, Mapping):
+            raise TypeError(f"form is {clipped(form)}: it takes a dict")
+        return urlencode(form, doseq=True).encode("ascii"), "application/x-www-form-urlencoded"
+    if not isinstance(body, (bytes, bytearray, str, type(None))):
+        raise TypeError(f"body is {clipped(body)}: it takes bytes or text; json={{...}} sends JSON")
+    return (body.encode("utf-8") if isinstance(body, str) else bytes(body or b"")), ""
+
+
+def invoked_request(method: str, target: str, content: bytes, kind: str, headers: HeadersArgument) -> Request:
+    """Make the request that `invoke` is to send, as if it had come over a connection."""
+    if not isinstance(method, str) or not is_token(method):
+        raise ValueError(f"method is {clipped(method)}: it takes a word such as GET")
+    if not isinstance(target, str) or not target.startswith("/"):
+        raise ValueError(f"target is {clipped(target)}: it takes a path such as /orders?id=1")
+    own = {"host": "127.0.0.1:8080", "content-length": str(len(content)), "content-type": kind}
+    try:
+        given = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+        lines = [field_line(name, value)[0] for name, value in given]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"headers are not valid: they take a dict or pairs of text; {error}") from None
+    names = {name.lower() for name, _ in given}
+    lines += [field_line(name, value)[0] for name, value in own.items() if name not in names and value not in ("", "0")]
+    try:
+        request = parse_head(f"{method} {target} HTTP/1.1\r\n".encode() + b"".join(lines)[:-2])
+    except (HTTPError, UnicodeEncodeError):
+        raise ValueError(f"target {clipped(target)} or headers are nothing that a server accepts: encode the target, as in %20") from None
+    request.body = content
+    return request
+
+
+class RequestLog:
+    """A WSGI application around another one that logs each request with its status and time."""
+
+    def __init__(self, application: Application) -> None:
+        self.application, self.stream_request = application, application.stream_request
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        began = time.perf_counter()
+
+        def start(status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:
+            took = (time.perf_counter() - began) * 1000
+            log(
+                "INFO", f"{clipped(environ['REQUEST_METHOD'])[1:-1]} {clipped(environ.get('REQUEST_URI', ''), 1000)[1:-1]} {status[:3]} {took:.1f} ms"
+            )
+            return start_response(status, headers, exc_info)
+
+        return self.application(environ, start)
+
+
+RELOADED = "watchdog_app_reloaded"  # in the environment of the process that --reload starts
+LOOK = 0.2  # seconds between two looks at the files
+
+
+def reload(arguments: Sequence[str], target: str) -> int:
+    """Run the program in a process of its own, and anew whenever a Python file of the function changes, until told to stop."""
+    import subprocess
+
+    command = [sys.executable, os.path.abspath(__file__), *(argument for argument in arguments if argument != "--reload")]
+    folder = watched_folder(target)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    let_signals_in()
+    while True:
+        seen = python_files(folder)
+        child = subprocess.Popen(command, env={**os.environ, RELOADED: "1"})  # noqa: S603
+        try:
+            wait_for_change(folder, seen, child)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            end_child(child)
+
+
+def watched_folder(target: str) -> str:
+    """Return the folder whose files a function of this TARGET is made of."""
+    if os.path.isdir(target):
+        return target
+    if os.path.isfile(target):
+        return os.path.dirname(os.path.abspath(target))
+    return os.getcwd() if target else os.path.join(os.path.dirname(os.path.abspath(__file__)), "handler")
+
+
+def python_files(folder: str) -> dict[str, int]:
+    """Return the Python files in and below `folder` with the time of their last change, in nanoseconds."""
+    found = {}
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+        for path in (os.path.join(parent, name) for name in files if name.endswith(".py")):
+            try:
+                found[path] = os.stat(path).st_mtime_ns
+            except OSError:  # it was there just now
+                pass
+    return found
+
+
+def wait_for_change(folder: str, seen: dict[str, int], child: Any) -> None:
+    """Wait until a file has changed; say so when the program ends before."""
+    ended = False
+    while (now := python_files(folder)) == seen:
+        if not ended and child.poll() is not None:
+            ended = True
+            log("INFO", f"the function has ended with status {child.returncode}; waiting for a change in {folder}")
+        time.sleep(LOOK)
+    changed = sorted(path for path in now.keys() | seen.keys() if now.get(path) != seen.get(path))
+    log("INFO", f"{', '.join(os.path.relpath(path, folder) for path in changed)} changed: starting again")
+
+
+def end_child(child: Any) -> None:
+    """Stop the program, at once if it does not come to its end."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+    try:
+        child.wait(LATE)
+    except Exception:  # subprocess.TimeoutExpired
+        child.kill()
+        child.wait()
+
+
+# ---- 13. Command line --------------------------------------------------------------------------------------------------
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool]:
+    """Convert the command line to TARGET, the settings that its flags stand for, and whether to restart on change."""
     if not any(argument.startswith("-") for argument in arguments) and len(arguments) < 2:
-        return "".join(arguments), {}
+        return "".join(arguments), {}, False
     from argparse import ArgumentParser  # 10 ms, and a container passes no flags
 
     parser = ArgumentParser(prog="watchdog_app", description="Run an OpenFaaS function, behind of-watchdog or alone.")
     parser.add_argument("target", nargs="?", default="", metavar="TARGET", help="a file, a folder with handler.py, or module:function")
     parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen, instead of upstream_url")
+    parser.add_argument("--reload", action="store_true", help="restart when a Python file of the function changes, and log each request")
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
     options = parser.parse_args(arguments)
-    return options.target, {"http_upstream_url": options.bind} if options.bind else {}
+    return options.target, {"http_upstream_url": options.bind} if options.bind else {}, options.reload
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run as a program; return the exit status: 0 for an end that was asked for, 1 for a fault, 2 for wrong settings."""
     prepare_process()
-    target, flags = parse_arguments(arguments)
+    target, flags, reloads = parse_arguments(arguments)
     try:
         settings = Settings.from_env({**os.environ, **flags})
         log.level, log.as_json = settings.log_level, settings.log_format == "json"
+        if reloads:
+            return reload(arguments, target)
         sys.meta_path.insert(0, ImportHook())
         return serve(target, settings, os.environ)
     except SettingsError as error:

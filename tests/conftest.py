@@ -282,6 +282,13 @@ class Process:
             return False
 
 
+def connect_and_get(port: int) -> bytes:
+    """Return the body of the answer to one GET."""
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        return read_answer(read_all(sock))[0].body
+
+
 def free_port() -> int:
     """Return a port that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as sock:

@@ -1,0 +1,201 @@
+"""What is there for those who write functions: `invoke`, the request log, restart on change."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import DEADLINE, ROOT, clean_env, connect_and_get, free_port, wait_for
+
+from watchdog_app import Function, HTTPError, invoke
+
+
+def echo(event, context):
+    return {
+        "method": event.method,
+        "path": event.path,
+        "query": event.query.to_dict(),
+        "body": event.text,
+        "type": event.headers.get("Content-Type"),
+        "a": event.headers.get("X-A"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "seen"),
+    [
+        pytest.param((), {}, {"method": "GET", "path": "/", "query": {}, "body": "", "type": None}, id="nothing"),
+        pytest.param(("POST", "/a%20b?x=1"), {}, {"method": "POST", "path": "/a b", "query": {"x": "1"}}, id="target"),
+        pytest.param(("GET", "/ü"), {}, {"path": "/ü"}, id="target in UTF-8"),
+        pytest.param(("POST",), {"body": b"x"}, {"body": "x", "type": None}, id="bytes"),
+        pytest.param(("POST",), {"body": "ü"}, {"body": "ü"}, id="text"),
+        pytest.param(("POST",), {"json": {"a": [1]}}, {"body": '{"a":[1]}', "type": "application/json"}, id="JSON"),
+        pytest.param(("POST",), {"json": None}, {"body": "null"}, id="JSON null"),
+        pytest.param(("POST",), {"form": {"a": "b c"}}, {"body": "a=b+c", "type": "application/x-www-form-urlencoded"}, id="form"),
+        pytest.param((), {"headers": {"X-A": "b"}}, {"a": "b"}, id="headers"),
+        pytest.param((), {"headers": [("X-A", "b"), ("x-a", "c")]}, {"a": "b, c"}, id="pairs"),
+        pytest.param(("POST",), {"json": 1, "headers": {"content-type": "a/b"}}, {"type": "a/b"}, id="own Content-Type"),
+    ],
+)
+def test_function_sees_what_is_given(arguments, named, seen):
+    answer = invoke(echo, *arguments, **named).json()
+    assert {name: answer[name] for name in seen} == seen
+
+
+def test_answer_has_status_headers_body_text_and_json():
+    answer = invoke(lambda event, context: ({"a": "ü"}, 201, {"Set-Cookie": ["a=1", "b=2"]}))
+    assert (answer.status, answer.headers["content-type"], answer.json()) == (201, "application/json", {"a": "ü"})
+    assert (answer.body, answer.text) == ('{"a":"ü"}'.encode(), '{"a":"ü"}')
+    assert answer.headers.getlist("Set-Cookie") == ["a=1", "b=2"]
+    assert "201" in repr(answer)
+
+
+async def later(event, context):
+    await asyncio.sleep(0)
+    return "x"
+
+
+async def items(event, context):
+    yield "a"
+    yield "b"
+
+
+def writes(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])(b"a")
+    return [b"b"]
+
+
+@pytest.mark.parametrize(
+    ("handle", "pieces"),
+    [
+        pytest.param(lambda event, context: iter(["a", "b"]), [b"a", b"b"], id="iterator"),
+        pytest.param(items, [b"a", b"b"], id="async generator"),
+        pytest.param(later, [b"x"], id="coroutine"),
+        pytest.param(Function(lambda event, context: event.stream.read(), stream_request=True), [b""], id="stream_request"),
+        pytest.param(lambda event, context: writes, [b"a", b"b"], id="WSGI response"),
+    ],
+)
+def test_streams_are_iterated(handle, pieces):
+    assert list(invoke(handle)) == pieces
+    assert invoke(handle).body == b"".join(pieces)
+    assert invoke(handle, "HEAD").body == b""
+
+
+def test_stream_is_closed_when_its_answer_is():
+    closed = threading.Event()
+
+    def endless(event, context):
+        try:
+            while True:
+                yield "x"
+        finally:
+            closed.set()
+
+    answer = invoke(endless)
+    assert next(iter(answer)) == b"x"
+    answer.close()
+    assert closed.is_set()
+
+
+def fails(event, context):
+    return 1 / 0
+
+
+async def fails_later(event, context):
+    return 1 / 0
+
+
+def refuses(event, context):
+    raise HTTPError(418)
+
+
+@pytest.mark.parametrize("handle", [fails, fails_later])
+def test_exception_is_a_500_or_let_through(handle, log):
+    assert invoke(handle).status == 500
+    with pytest.raises(ZeroDivisionError):
+        invoke(handle, raise_errors=True)
+    assert invoke(refuses, raise_errors=True).status == 418
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "says"),
+    [
+        pytest.param(("GET",), {"handle": None}, "handle is None: it takes a function of event and context", id="handle"),
+        pytest.param(("G T",), {}, "method is 'G T': it takes a word", id="method"),
+        pytest.param((7,), {}, "method is 7: it takes a word", id="method of another type"),
+        pytest.param(("GET", "a"), {}, "target is 'a': it takes a path", id="target"),
+        pytest.param(("GET", "/a b"), {}, "target '/a b' or headers .*: encode the target", id="target with a space"),
+        pytest.param((), {"body": {"a": 1}}, "body is {'a': 1}: it takes bytes or text; json=", id="body"),
+        pytest.param((), {"body": "x", "json": 1}, "body, json and form are three ways", id="two bodies"),
+        pytest.param((), {"form": "x"}, "form is 'x': it takes a dict", id="form"),
+        pytest.param((), {"headers": {"X": "a\nb"}}, "headers are not valid: .* header X with value", id="header"),
+        pytest.param((), {"headers": 7}, "headers are not valid: they take a dict or pairs", id="headers"),
+    ],
+)
+def test_wrong_use_names_the_argument_and_what_it_takes(arguments, named, says):
+    handle = named.pop("handle", echo)
+    with pytest.raises((TypeError, ValueError), match=says):
+        invoke(handle, *arguments, **named)
+
+
+class Reloading:
+    """The program with --reload."""
+
+    def __init__(self, target, tmp_path):
+        self.port, self.log = free_port(), tmp_path / "log"
+        command = [sys.executable, str(ROOT / "watchdog_app.py"), str(target), "--reload", "--bind", f"127.0.0.1:{self.port}"]
+        with open(self.log, "wb") as log:
+            self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_env())
+
+    def body(self):
+        try:
+            return connect_and_get(self.port)
+        except OSError:
+            return b""
+
+
+@pytest.fixture
+def reloading(tmp_path):
+    started = []
+
+    def start(target):
+        started.append(Reloading(target, tmp_path))
+        return started[-1]
+
+    yield start
+    for program in started:
+        program.popen.send_signal(signal.SIGTERM)
+        try:
+            assert program.popen.wait(DEADLINE) == 0
+        finally:
+            program.popen.kill()
+            program.popen.wait()
+
+
+def test_change_is_served_a_syntax_error_is_shown_and_waits_and_requests_are_logged(reloading, tmp_path):
+    folder = tmp_path / "function"
+    folder.mkdir()
+    (folder / "handler.py").write_text("from .words import WORD\ndef handle(event, context): return WORD\n")
+    (folder / "words.py").write_text("WORD = 'one'\n")
+    program = reloading(folder)
+    wait_for(lambda: program.body() == b"one", "the first answer")
+    (folder / "words.py").write_text("WORD = 'two'\n")
+    wait_for(lambda: program.body() == b"two", "the changed answer")
+    (folder / "words.py").write_text("WORD = \n")
+    wait_for(lambda: "waiting for a change" in program.log.read_text(), "the wait")
+    assert "SyntaxError" in program.log.read_text()
+    (folder / "words.py").write_text("WORD = 'three'\n")
+    wait_for(lambda: program.body() == b"three", "the mended answer")
+    assert re.search(r"^INFO GET / 200 [0-9.]+ ms$", program.log.read_text(), re.MULTILINE)
+    assert "INFO words.py changed: starting again" in program.log.read_text()
+
+
+def test_help_and_version():
+    for flag, says in {"--help": "--reload", "--version": "watchdog_app 0."}.items():
+        shown = subprocess.run([sys.executable, str(ROOT / "watchdog_app.py"), flag], capture_output=True, text=True, check=True, timeout=DEADLINE)
+        assert says in shown.stdout
