@@ -4,8 +4,9 @@ BUILD_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := bench
+EXAMPLES := examples
 
-.PHONY: help run test coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test bench bench-tools deploy clean
+.PHONY: help run test coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test examples-test bench bench-tools deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ build: ## Build the image of the function in handler/
 image-test: $(VENV)/installed ## Build the image, run it, and test it
 	$(BIN)/python -m pytest image
 
+examples-test: $(EXAMPLES)/.venv/installed ## Test the examples with the packages that they need
+	$(EXAMPLES)/.venv/bin/python -X dev -W error -m pytest $(EXAMPLES) tests/test_examples_folder.py
+
 bench: bench-tools $(BENCH)/.venv/installed ## Compare with other servers; QUICK=1: within two minutes, once they are installed
 	$(BENCH)/.venv/bin/python $(BENCH)/compare.py $(if $(QUICK),--quick) $(FLAGS)
 
@@ -58,12 +62,18 @@ deploy: ## Build, push and deploy with faas-cli, as stack.yaml says
 	faas-cli up -f stack.yaml
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) $(BENCH)/.venv $(BENCH)/last .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/installed: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(EXAMPLES)/.venv/installed: $(wildcard $(EXAMPLES)/*/requirements.txt) requirements-dev.txt
+	$(PYTHON) -m venv $(EXAMPLES)/.venv
+	$(EXAMPLES)/.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep ^pytest requirements-dev.txt)" \
+		$(patsubst %,-r %,$(wildcard $(EXAMPLES)/*/requirements.txt))
 	@touch $@
 
 $(BENCH)/.venv/installed: $(BENCH)/requirements.txt

@@ -1,0 +1,135 @@
+"""The folder `examples`: each example is complete, and its row in the README is what happens."""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from base64 import b64decode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from conftest import DEADLINE, ROOT, clean_env, process
+
+EXAMPLES = ROOT / "examples"
+README = (EXAMPLES / "README.md").read_text()
+NAMES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
+ROWS = re.findall(r"^\| \[(\w+)\]\((\S+)\) \| (.+?) \| `(curl .+?)` \| (?:`(.+)`)? ?\|$", README, re.MULTILINE)
+PICTURE = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC")  # one red pixel
+
+
+def test_each_example_has_a_row_and_each_row_an_example():
+    assert sorted(row[0] for row in ROWS) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_example_is_complete(name):
+    link = next(row[1] for row in ROWS if row[0] == name)
+    assert (EXAMPLES / link) == EXAMPLES / name / "handler.py"
+    assert 10 <= len((EXAMPLES / name / "handler.py").read_text().splitlines()) <= 45
+    test = (EXAMPLES / name / "handler_test.py").read_text()
+    assert "from handler import handle" in test
+    assert "from watchdog_app import invoke" in test
+
+
+def secret(text, folder, name="database-url"):
+    """Write a secret to a file of its own; return the setting that names its folder."""
+    (folder / name).write_text(text)
+    return {"secret_dir": str(folder)}
+
+
+@contextlib.contextmanager
+def prepared_webhook(folder):
+    """Do what the README says."""
+    yield secret(re.search("printf '(.+)' > /tmp/secrets/webhook-secret", README)[1], folder, "webhook-secret")
+
+
+@contextlib.contextmanager
+def prepared_database_postgres(folder):
+    """Start the PostgreSQL of the example's own tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES / "database_postgres")
+        for name in ("handler", "handler_test"):
+            patch.delitem(sys.modules, name, raising=False)
+        tests = importlib.import_module("handler_test")
+        for name in ("handler", "handler_test"):
+            del sys.modules[name]
+    with tests.postgres() as url:
+        yield secret(url, folder)
+
+
+@contextlib.contextmanager
+def prepared_database_sqlite(folder):
+    yield {"database": str(folder / "notes.db")}
+
+
+@contextlib.contextmanager
+def prepared_image(folder):
+    if not importlib.util.find_spec("PIL"):
+        pytest.skip("Pillow is not installed")
+    (folder / "picture.jpg").write_bytes(PICTURE)
+    yield {}
+
+
+@contextlib.contextmanager
+def prepared_files(folder):
+    shutil.copy(ROOT / "README.md", folder)
+    yield {}
+
+
+class Service(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"path": self.path}).encode())
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextlib.contextmanager
+def prepared_fan_out(folder):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield {"services": f"http://127.0.0.1:{server.server_port}/a http://127.0.0.1:{server.server_port}/b"}
+        server.shutdown()
+        thread.join()
+
+
+@contextlib.contextmanager
+def prepared_nothing(folder):
+    yield {}
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is needed")
+@pytest.mark.parametrize(("name", "command", "expected"), [pytest.param(row[0], row[3], row[4], id=row[0]) for row in ROWS])
+def test_call_answers_as_its_row_says(name, command, expected, tmp_path):
+    prepared = globals().get(f"prepared_{name}", prepared_nothing)
+    with prepared(tmp_path) as env, process(EXAMPLES / name, TMPDIR=str(tmp_path), **env) as program:
+        first = program.popen.stderr.readline()
+        assert first.startswith(b"Listening"), first + program.popen.stderr.read()
+        command = command.replace("curl ", "curl --silent --show-error --fail ", 1).replace(":5000/", f":{program.port}/")
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=clean_env(no_proxy="*"), capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(re.escape(expected).replace("…", ".+"), done.stdout.strip(), re.DOTALL), done.stdout
+    if " -o thumbnail.png " in command:
+        assert (tmp_path / "thumbnail.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_copied_folder_is_tested_as_the_build_does_it(tmp_path):
+    build = (ROOT / "Dockerfile").read_text()
+    assert "export PYTHONPATH=/build:" in build
+    assert "cd /build/handler && eval" in build
+    flags = re.search(r"PYTHONPATH=\$PYTHONPATH:/pytest python3 (-m pytest .+?);", build)[1].split()
+    shutil.copy(ROOT / "watchdog_app.py", tmp_path)
+    shutil.copytree(EXAMPLES / "json_api", tmp_path / "handler", ignore=shutil.ignore_patterns("__pycache__"))
+    env = clean_env(PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    done = subprocess.run([sys.executable, *flags], cwd=tmp_path / "handler", env=env, capture_output=True, text=True, timeout=DEADLINE * 3)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"[1-9][0-9]* passed", done.stdout)
