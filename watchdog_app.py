@@ -1830,7 +1830,8 @@ class SetUpLoader:
 def set_up_logging(logging: Any) -> None:
     """Let `logging` work without any set-up of the function's: from log_level on, into this log, each record with its call.
 
-    What the function sets up itself wins: this stands where the standard library has its handler of last resort.
+    What the function sets up itself wins: this stands where the standard library has its handler of last resort. `basicConfig` without
+    arguments, which `logging.info` calls itself, would take its place for a poorer one, and with a level alone says that and no more.
     """
 
     class LastResort(logging.Handler):  # type: ignore[misc]
@@ -1847,7 +1848,14 @@ def set_up_logging(logging: Any) -> None:
         record.call_id = call.call_id if call else ""
         return record
 
-    formatter, plain = logging.Formatter(), logging.getLogRecordFactory()
+    def basic_config(**named: Any) -> None:
+        if logging.root.handlers or named.keys() - {"level"}:
+            configure(**named)
+        elif "level" in named:
+            logging.root.setLevel(named["level"])
+
+    formatter, plain, configure = logging.Formatter(), logging.getLogRecordFactory(), logging.basicConfig
+    logging.basicConfig = basic_config
     logging.setLogRecordFactory(make_record)
     logging.lastResort = LastResort()
     logging.root.setLevel(log.level)

@@ -1,0 +1,142 @@
+"""The standard library's logging in a function: at INFO without any set-up, with the call's id, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import connect_and_get, process, wait_for
+
+SEVERAL = """
+import asyncio, threading
+from concurrent.futures import ThreadPoolExecutor
+
+POOL = ThreadPoolExecutor(1)
+
+{imports}
+
+def note(text):
+    import logging
+    logging.getLogger("shop").info("%s", text)
+
+def handle(event, context):
+    note("call")
+    thread = threading.Thread(target=note, args=("thread",))
+    thread.start()
+    thread.join()
+    POOL.submit(note, "pool").result()
+    return stream()
+
+def stream():
+    yield "x"
+    note("stream")
+"""
+TASKS = """
+import asyncio, logging
+
+async def handle(event, context):
+    logging.info("coroutine")
+    await asyncio.gather(inner("task"), asyncio.to_thread(logging.info, "worker"))
+    return stream()
+
+async def inner(text):
+    logging.info(text)
+
+async def stream():
+    yield "x"
+    logging.info("stream")
+"""
+
+
+def logged(source, tmp_path, **settings):
+    """Return what a function logs in one call, line by line."""
+    file = tmp_path / "handler.py"
+    file.write_text(source)
+    with process(file, **settings) as program:
+        wait_for(program.answers, "an answer")
+        program.popen.terminate()
+        status, log = program.end()
+    assert status == 0
+    return [line for line in log.splitlines() if "istening on" not in line and "curl" not in line]
+
+
+@pytest.mark.parametrize("imports", ["", "import logging"], ids=["imported in the call", "imported at the start"])
+def test_records_of_a_call_and_of_what_it_starts_carry_its_id(imports, tmp_path):
+    lines = logged(SEVERAL.format(imports=imports), tmp_path)
+    calls = {line.split()[2] for line in lines}
+    assert len(calls) == 1 and len(calls.pop()) == 34
+    assert [line.split(maxsplit=3)[3] for line in lines] == ["shop: call", "shop: thread", "shop: pool", "shop: stream"]
+
+
+def test_records_of_tasks_carry_the_id_of_their_call(tmp_path):
+    lines = logged(TASKS, tmp_path)
+    assert len({line.split()[2] for line in lines}) == 1
+    assert sorted(line.split(maxsplit=3)[3] for line in lines) == ["root: coroutine", "root: stream", "root: task", "root: worker"]
+
+
+def test_pool_thread_that_lives_on_takes_the_id_of_the_next_call(tmp_path):
+    source = SEVERAL.format(imports="")
+    file = tmp_path / "handler.py"
+    file.write_text(source)
+    with process(file) as program:
+        wait_for(program.answers, "an answer")
+        connect_and_get(program.port)
+        program.popen.terminate()
+        log = program.end()[1]
+    pairs = [(line.split()[2], line.split(": ")[1]) for line in log.splitlines() if "shop" in line]
+    assert len({call for call, _ in pairs}) == 2
+    assert all(sum(1 for pair in pairs if pair == (call, text)) == 1 for call, _ in pairs for text in ("call", "thread", "pool", "stream"))
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [("debug", ["d", "i", "w", "e"]), ("info", ["i", "w", "e"]), ("warning", ["w", "e"]), ("error", ["e"])],
+)
+def test_log_level(level, shown, tmp_path):
+    source = "import logging\nlogging.debug('d')\nlogging.info('i')\nlogging.warning('w')\nlogging.error('e')\n"
+    lines = logged(source + "def handle(event, context): pass\n", tmp_path, log_level=level)
+    assert [line.split()[-1] for line in lines] == shown
+
+
+@pytest.mark.parametrize(
+    ("set_up", "line"),
+    [
+        pytest.param("logging.basicConfig(format='own %(message)s %(call_id)s', level='INFO')", "own x id-7", id="basicConfig"),
+        pytest.param("logging.basicConfig(format='own %(message)s'); logging.getLogger().setLevel('INFO')", "own x", id="format, then level"),
+        pytest.param("logging.getLogger().setLevel('WARNING')", None, id="level"),
+        pytest.param("logging.basicConfig(level='WARNING')", None, id="basicConfig with a level"),
+        pytest.param("logging.basicConfig()", "INFO call 'id-7' shop: x", id="basicConfig without anything"),
+        pytest.param("logging.getLogger('shop').addHandler(logging.NullHandler())", None, id="handler"),
+    ],
+)
+def test_what_the_function_sets_up_wins(set_up, line, tmp_path):
+    call = "def handle(event, context):\n    context.call_id = 'id-7'\n    logging.getLogger('shop').info('x')\n"
+    lines = logged(f"import logging\n{set_up}\n{call}", tmp_path)
+    assert lines == ([line] if line else [])
+
+
+def test_json_is_one_object_a_line_tracebacks_included(tmp_path):
+    source = "import logging\ndef handle(event, context):\n    logging.info('a\\nb')\n    try:\n        1 / 0\n    except Exception:\n"
+    source += "        logging.exception('caught')\n    raise ValueError('ü')\n"
+    records = [json.loads(line) for line in logged(source, tmp_path, log_format="json")]
+    assert [record["level"] for record in records] == ["INFO", "ERROR", "ERROR"]
+    assert [record["message"] for record in records] == ["a\nb", "caught", "'GET' '/' failed"]
+    assert len({record["call_id"] for record in records}) == 1
+    assert "ZeroDivisionError" in records[1]["traceback"] and "ValueError: ü" in records[2]["traceback"]
+    assert records[0]["logger"] == "root" and records[0]["time"].endswith("Z")
+
+
+def test_json_record_that_would_be_too_long_for_a_line_is_cut(tmp_path):
+    source = "import logging\ndef handle(event, context):\n    logging.info('x' * 200_000)\n"
+    (line,) = logged(source, tmp_path, log_format="json")
+    assert json.loads(line)["message"].endswith("x...") and len(line) <= 60 * 1024
+
+
+def test_record_that_cannot_be_formatted_is_the_functions_fault_and_stops_nothing(tmp_path):
+    lines = logged("import logging\ndef handle(event, context):\n    logging.info('%d', 'x')\n    logging.info('next')\n", tmp_path)
+    assert "--- Logging error ---" in lines[0] and lines[-1].endswith("root: next")
+
+
+def test_logging_is_not_imported_for_a_function_that_does_not(tmp_path):
+    lines = logged("import sys\ndef handle(event, context): print('logging' in sys.modules, 'asyncio' in sys.modules, file=sys.stderr)\n", tmp_path)
+    assert lines == ["False False"]
