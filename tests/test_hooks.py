@@ -1,0 +1,135 @@
+"""What a function's module may declare beside `handle`: startup, shutdown, ready; and the runtime's own paths."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from conftest import call, connect_and_get, process, wait_for
+from test_watchdog import behind, kind  # noqa: F401 (a fixture)
+
+from watchdog_app import Function
+
+HOOKS = """
+import asyncio
+STARTED = []
+
+{startup}
+
+{shutdown}
+
+def handle(event, context):
+    return STARTED[0]
+"""
+PLAIN = {
+    "startup": "def startup(context):\n    STARTED.append(context.hostname)",
+    "shutdown": "def shutdown(context):\n    print('shut down', context.hostname)",
+}
+AWAITED = {
+    "startup": "async def startup(context):\n    await asyncio.sleep(0)\n    STARTED.append(context.hostname)",
+    "shutdown": "async def shutdown(context):\n    await asyncio.sleep(0)\n    print('shut down', context.hostname)",
+}
+
+
+def written(folder, source):
+    file = folder / "handler.py"
+    file.write_text(source)
+    return file
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("hooks", [pytest.param(PLAIN, id="plain"), pytest.param(AWAITED, id="awaited")])
+def test_startup_runs_before_the_first_call_and_shutdown_after_the_last(hooks, number, tmp_path):
+    with process(written(tmp_path, HOOKS.format(**hooks)), HOSTNAME="pod-1") as program:
+        wait_for(program.answers, "an answer")
+        assert connect_and_get(program.port) == b"pod-1"
+        program.popen.send_signal(number)
+        out, _ = program.popen.communicate(timeout=20)
+    assert (program.popen.returncode, out) == (0, b"shut down pod-1\n")
+
+
+def test_startup_that_fails_ends_the_start_with_one_record(tmp_path):
+    with process(written(tmp_path, "def startup(context):\n    1 / 0\ndef handle(event, context): pass\n")) as program:
+        status, log = program.end()
+    assert status == 1
+    assert log.startswith("ERROR startup failed\n  Traceback (most recent call last):\n    File")
+    assert "handler.py" in log.splitlines()[2] and log.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_shutdown_that_fails_is_one_record(tmp_path):
+    with process(written(tmp_path, "def shutdown(context):\n    1 / 0\ndef handle(event, context): pass\n")) as program:
+        wait_for(program.answers, "an answer")
+        program.popen.send_signal(signal.SIGINT)
+        status, log = program.end()
+    assert status == 0
+    assert "ERROR shutdown failed\n" in log and "handler.py" in log and "ZeroDivisionError" in log
+
+
+def test_shutdown_that_never_returns_is_given_up(tmp_path):
+    source = "import time\ndef shutdown(context):\n    time.sleep(1000)\ndef handle(event, context): pass\n"
+    with process(written(tmp_path, source), write_timeout="500ms") as program:
+        wait_for(program.answers, "an answer")
+        program.popen.send_signal(signal.SIGINT)
+        assert program.end()[0] == 0
+
+
+def test_name_that_is_no_function_is_no_hook(tmp_path):
+    with process(written(tmp_path, "ready = startup = False\ndef handle(event, context): return 'x'\n")) as program:
+        wait_for(program.answers, "an answer")
+
+
+def raises():
+    raise ValueError("no database")
+
+
+async def awaited():
+    return True
+
+
+@pytest.mark.parametrize(
+    ("ready", "status"),
+    [
+        pytest.param(None, 200, id="none"),
+        pytest.param(lambda: True, 200, id="true"),
+        pytest.param(awaited, 200, id="awaited"),
+        pytest.param(lambda: False, 503, id="false"),
+        pytest.param(lambda: None, 503, id="None"),
+        pytest.param(raises, 503, id="exception"),
+    ],
+)
+def test_ready(ready, status, log):
+    function = Function(lambda event, context: "the function's", ready=ready)
+    answer = call(function, target="/_/ready")
+    assert (answer.status, answer.body) == (status, b"OK\n" if status == 200 else b"not ready\n")
+    health = call(function, target="/_/health")
+    assert (health.status, health.body) == (200, b"OK\n")
+    assert call(function, target="/_/other").body == b"the function's"
+    assert log.getvalue().count("WARNING ready failed: 'no database'") == (ready is raises)
+
+
+def test_readiness_through_the_watchdog_follows_ready(kind, tmp_path):  # noqa: F811
+    source = "READY = []\ndef ready(): return READY\ndef handle(event, context):\n    READY.append(1)\n    return 'x'\n"
+    with behind(kind, written(tmp_path, source), tmp_path, wait=False, ready_path="/_/ready") as watchdog:
+        wait_for((tmp_path / ".lock").exists, "the lock file")
+        if kind == "real":  # the stand-in asks for no path
+            wait_for(lambda: status(watchdog, "/_/ready") == 503, "503 while it is not ready")
+        assert wait_for(lambda: status(watchdog, "/"), "an answer") == 200
+        wait_for(lambda: status(watchdog, "/_/ready") == 200, "200 when it is ready")
+
+
+def status(watchdog, path):
+    """Return the status of one GET, None while nobody listens."""
+    try:
+        return watchdog.call("GET", path, None, {})[0]
+    except OSError:
+        return None
+
+
+def test_lock_file_waits_for_startup_with_ready_on_startup(kind, tmp_path):  # noqa: F811
+    source = f"import os, time\ndef startup(context):\n    while not os.path.exists({str(tmp_path / 'go')!r}):\n        time.sleep(0.01)\n"
+    with behind(kind, written(tmp_path, source + "def handle(event, context): return 'x'\n"), tmp_path, wait=False, ready_on="startup") as watchdog:
+        wait_for(lambda: "istening on port" in watchdog.log or kind != "real", "the watchdog")
+        assert not (tmp_path / ".lock").exists()
+        (tmp_path / "go").touch()
+        wait_for((tmp_path / ".lock").exists, "the lock file")
+        wait_for(watchdog.ready, "readiness")
