@@ -6,13 +6,20 @@ BIN := $(VENV)/bin
 BENCH := bench
 EXAMPLES := examples
 
-.PHONY: help run test coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test examples-test bench bench-tools deploy clean
+.PHONY: help run new test coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test examples-test bench bench-tools deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Start the example function and say how to call it
 	@exec $(PYTHON) -m watchdog_app
+
+new: $(VENV)/installed ## Make a function with a first test in the folder NAME=
+	@test -n "$(NAME)" || { echo "make new takes the name of a new folder: make new NAME=greeting" >&2; exit 1; }
+	@mkdir -- "$(NAME)"
+	@cp handler/handler.py handler/requirements.txt docs/handler_test.py "$(NAME)"
+	@echo "$(NAME)/handler.py is your function. Test it: $(BIN)/python -m pytest $(NAME)"
+	@echo "Run it: $(PYTHON) -m watchdog_app $(NAME) --reload"
 
 test: $(VENV)/installed ## Run the tests
 	$(BIN)/python -X dev -W error -m pytest

@@ -133,3 +133,10 @@ def test_copied_folder_is_tested_as_the_build_does_it(tmp_path):
     done = subprocess.run([sys.executable, *flags], cwd=tmp_path / "handler", env=env, capture_output=True, text=True, timeout=DEADLINE * 3)
     assert done.returncode == 0, done.stdout
     assert re.search(r"[1-9][0-9]* passed", done.stdout)
+
+
+def test_tests_of_all_examples_pass_in_one_process():
+    command = [sys.executable, "-X", "dev", "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "examples"]
+    done = subprocess.run(command, cwd=ROOT, env=clean_env(), capture_output=True, text=True, timeout=DEADLINE * 6)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"[1-9][0-9] passed", done.stdout)

@@ -129,7 +129,7 @@ def answers(port):
     ],
 )
 def test_command_line_says_what_to_run_and_where(arguments, target, flags):
-    assert watchdog_app.parse_arguments(arguments) == (target, flags)
+    assert watchdog_app.parse_arguments(arguments) == (target, flags, False)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -10,7 +10,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, ROOT, block_examples, call, check_block, clean_env, copy_checkout, python_blocks, table_rows, wait_for
+from conftest import (
+    DEADLINE,
+    ROOT,
+    block_examples,
+    call,
+    check_block,
+    clean_env,
+    connect_and_get,
+    copy_checkout,
+    python_blocks,
+    run_program,
+    table_rows,
+    wait_for,
+)
 
 import watchdog_app
 
@@ -108,6 +121,24 @@ def test_make_run_prints_what_it_says_and_the_call_answers(checkout):
         popen.communicate()
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="make is needed")
+def test_new_function_passes_its_first_test_and_runs(checkout):
+    make, test, run = [line.removeprefix("$ ") for line in block("new")]
+    venv = checkout / ".venv"
+    venv.symlink_to(sys.prefix)
+    (venv / "installed").touch()  # what the tests here run in has all that `make` would install
+    subprocess.run(make.split(), cwd=checkout, check=True, capture_output=True, timeout=DEADLINE)
+    done = subprocess.run([sys.executable, *test.split()[1:]], cwd=checkout, env=clean_env(), capture_output=True, text=True, timeout=DEADLINE)
+    assert "2 passed" in done.stdout
+    assert run.endswith("-m watchdog_app greeting --reload")
+    with run_program([sys.executable, *run.split()[1:]], checkout) as program:
+        wait_for(lambda: program.answers() and connect_and_get(program.port) == b'{"message":"Hello, World!"}', "an answer")
+        program.popen.terminate()
+        assert program.popen.wait(DEADLINE) == 0
+    again = subprocess.run(make.split(), cwd=checkout, capture_output=True, text=True, timeout=DEADLINE)
+    assert again.returncode != 0 and "File exists" in again.stderr
+
+
 def test_test_command_is_a_target_of_the_makefile():
     (command,) = block("test command")
     target = command.removeprefix("$ make ")
@@ -116,7 +147,7 @@ def test_test_command_is_a_target_of_the_makefile():
 
 def test_make_without_a_target_names_each_command():
     done = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, timeout=DEADLINE)
-    for target in ("run", "test", "coverage", "fuzz", "soak", "lint", "format", "check", "build", "image-test", "bench", "deploy", "clean"):
+    for target in ("run", "new", "test", "coverage", "fuzz", "soak", "lint", "format", "check", "build", "image-test", "bench", "deploy", "clean"):
         assert f"make {target}" in done.stdout
 
 
@@ -124,7 +155,7 @@ def test_make_without_a_target_names_each_command():
 
 
 def test_sections_stand_in_order():
-    assert [int(number) for number in re.findall(r"^# ---- ([0-9]+)\. ", MODULE, re.MULTILINE)] == list(range(1, 12))
+    assert [int(number) for number in re.findall(r"^# ---- ([0-9]+)\. ", MODULE, re.MULTILINE)] == list(range(1, 14))
 
 
 def test_module_refers_only_to_the_standard_library():

@@ -144,7 +144,7 @@ def test_sender_that_resets_the_connection_is_no_failure_of_the_function(log):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         wait_for(lambda: ended, "the end of the call")
         wait_for(lambda: not served.server.connections, "the end of the connection")
-    assert ended == ["Disconnected"]
+    assert ended == ["SenderGone"]
     assert log.getvalue() == ""
 
 
