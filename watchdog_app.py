@@ -2163,20 +2163,21 @@ def make_application(target: str = "") -> Application:
 # ---- 9. Response -> bytes: one exchange ------------------------------------------------------------------------------
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-STATUS_BYTES: dict[str, bytes] = {}  # checked before
+STATUS_BYTES: dict[str, tuple[bytes, bool]] = {}  # checked before
 is_status = re.compile(r"[2-5][0-9]{2} [\t\x20-\x7e\x80-\xff]*").fullmatch
 BODILESS = (b"204", b"304")  # statuses without a body (RFC 9110 §6.4.1); those of 1xx cannot be sent at all
 
 
-def status_bytes(status: str) -> bytes:
-    """Convert the text of a status line to its bytes; raise ResultError for one that would break the response."""
-    line = STATUS_BYTES.get(status) if type(status) is str else None
-    if line is None:
+def status_bytes(status: str) -> tuple[bytes, bool]:
+    """Convert the text of a status line to its bytes and whether it has no body; raise ResultError for one that would break the response."""
+    known = STATUS_BYTES.get(status) if type(status) is str else None
+    if known is None:
         if type(status) is not str or not is_status(status):
             raise ResultError(f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase")
         line = status.encode("latin-1")
-        remember(STATUS_BYTES, status, line, len(line))
-    return line
+        known = line, line[:3] in BODILESS
+        remember(STATUS_BYTES, status, known, len(line))
+    return known
 
 
 class DateLines:
@@ -2204,6 +2205,7 @@ class Exchange(BaseHandler):
 
     error_headers: HeaderPairs = PLAIN
     status: str | None
+    no_body = False  # whether the status has none
     headers_sent: bool
     bytes_sent: int
     error_body = b"Internal Server Error\n"
@@ -2279,7 +2281,7 @@ class Exchange(BaseHandler):
                 raise exc_info[1].with_traceback(exc_info[2])
         elif self.status is not None:
             raise RuntimeError("start_response was called twice")
-        self.status_bytes = status_bytes(status)
+        self.status_bytes, self.no_body = status_bytes(status)
         self.lines, self.length = [], None
         for name, value in headers:
             line, kind = field_line(name, value)
@@ -2316,7 +2318,7 @@ class Exchange(BaseHandler):
             self.connection.send(head if self._bodiless() else head + body)
 
     def _bodiless(self) -> bool:
-        return self.request.method == "HEAD" or self.status_bytes[:3] in BODILESS
+        return self.no_body or self.request.method == "HEAD"
 
     def _whole_head(self, length: int) -> bytes:
         if self.status is None:
@@ -2325,7 +2327,7 @@ class Exchange(BaseHandler):
             if not self._bodiless():
                 raise ResultError(f"header Content-Length with value {self.length} cannot be sent: the body has {length} bytes")
             length = self.length
-        return self._head(b"" if self.status_bytes[:3] in BODILESS else b"Content-Length: %d\r\n" % length)
+        return self._head(b"" if self.no_body else b"Content-Length: %d\r\n" % length)
 
     def _head(self, framing: bytes) -> bytes:
         return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (self.status_bytes, self.server.date.fields(), b"".join(self.lines), framing, self._persistence())
@@ -2373,7 +2375,7 @@ class Exchange(BaseHandler):
     def _stream_head(self) -> bytes:
         if self.status is None:
             raise RuntimeError("the application did not call start_response before its first item")
-        if self.status_bytes[:3] in BODILESS:
+        if self.no_body:
             return self._head(b"")
         if self.length is not None:
             return self._head(b"Content-Length: %d\r\n" % self.length)
