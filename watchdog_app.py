@@ -752,7 +752,7 @@ def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, An
     """
     return {
         **dict.fromkeys(("REQUEST_METHOD", "REQUEST_URI", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "REMOTE_ADDR")),
-        **dict.fromkeys(("wsgi.input", "wsgi.errors", "of_python.has_gone")),
+        **dict.fromkeys(("wsgi.input", "wsgi.errors")),
         "SCRIPT_NAME": "",
         "SERVER_NAME": host,
         "SERVER_PORT": str(port),
