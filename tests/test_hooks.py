@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from http.client import HTTPConnection
 
 import pytest
 from conftest import call, connect_and_get, process, wait_for
-from test_watchdog import behind, kind  # noqa: F401 (a fixture)
+from test_watchdog import REAL, behind, kind  # noqa: F401 (a fixture)
 
 from watchdog_app import Function
 
@@ -133,3 +134,17 @@ def test_lock_file_waits_for_startup_with_ready_on_startup(kind, tmp_path):  # n
         (tmp_path / "go").touch()
         wait_for((tmp_path / ".lock").exists, "the lock file")
         wait_for(watchdog.ready, "readiness")
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+@pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH, and the stand-in sends nothing before the end")
+def test_items_arrive_one_by_one_through_the_watchdog_when_the_caller_asks_for_them(accept, tmp_path):
+    source = f"import asyncio, os\nasync def handle(event, context):\n    yield 'one'\n    while not os.path.exists({str(tmp_path / 'go')!r}):\n"
+    with behind("real", written(tmp_path, source + "        await asyncio.sleep(0.01)\n    yield 'two'\n"), tmp_path) as watchdog:
+        connection = HTTPConnection("127.0.0.1", watchdog.port, timeout=10)
+        connection.request("GET", "/", headers={"Accept": accept})
+        response = connection.getresponse()
+        assert response.read1(100) == b"one"  # the second item is not made before it
+        (tmp_path / "go").touch()
+        assert response.read() == b"two"
+        connection.close()
