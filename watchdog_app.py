@@ -58,7 +58,7 @@ from wsgiref.handlers import BaseHandler, format_date_time
 
 TYPE_CHECKING = False  # typing costs 5 to 20 ms at start; type checkers take this name for true
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
     from types import ModuleType
     from typing import Any, BinaryIO, NoReturn
     from wsgiref.types import StartResponse, WSGIApplication
@@ -1280,14 +1280,18 @@ def to_status(status: Any) -> int:
     return int(code)
 
 
-def to_pairs(headers: Any) -> HeaderPairs:
-    """Convert the function's headers to pairs of text, one for each field, without those that are the server's; check each."""
+def header_items(headers: Any) -> list[tuple[Any, Any]]:
+    """Convert a dict or pairs to pairs; raise ResultError for anything else."""
     try:
-        items = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+        return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
     except (TypeError, ValueError):
         raise ResultError(f"headers {clipped(headers)} cannot be sent: they take a dict or a list of (name, value)") from None
+
+
+def to_pairs(headers: Any) -> HeaderPairs:
+    """Convert the function's headers to pairs of text, one for each field, without those that are the server's; check each."""
     pairs = []
-    for name, value in items:
+    for name, value in header_items(headers):
         for single in value if isinstance(value, (list, tuple)) else (value,):
             text = str(single) if type(single) is int else single
             _, kind = field_line(name, text)
@@ -1468,14 +1472,32 @@ class Ready:
             lock.acquire()
 
 
+class Inbox:
+    """What threads leave for another one, which is woken once for many. Argument: wake, which makes that thread call `take_all` soon."""
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.wake, self.woken = wake, False
+        self.items: deque[Any] = deque()
+
+    def put(self, item: Any) -> None:
+        self.items.append(item)
+        if not self.woken:
+            self.woken = True
+            self.wake()
+
+    def take_all(self) -> Iterator[Any]:
+        self.woken = False  # before the look at what is there: what comes from now on wakes it again
+        while self.items:
+            yield self.items.popleft()
+
+
 class Loop:
     """An asyncio event loop in a thread of its own, started with the first coroutine; asyncio is not imported before."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.loop: Any = None
-        self.jobs: deque[Callable[[], object]] = deque()
-        self.woken = False
+        self.jobs = Inbox(lambda: self.loop.call_soon_threadsafe(self._run_jobs))
 
     def start(self) -> None:
         """Start it, unless it runs."""
@@ -1489,31 +1511,34 @@ class Loop:
 
     def soon(self, job: Callable[[], object]) -> None:
         """Run `job` in the loop's thread; many at once wake it once."""
-        self.jobs.append(job)
-        if not self.woken:
-            self.woken = True
-            self.loop.call_soon_threadsafe(self._run_jobs)
+        self.jobs.put(job)
 
     def _run_jobs(self) -> None:
-        self.woken = False  # before the look at what is there: what comes from now on wakes it again
-        while self.jobs:
-            self.jobs.popleft()()
+        for job in self.jobs.take_all():
+            job()
+
+
+LOOP = Loop()  # the process's one
+
+
+async def awaited(awaitable: Awaitable[Any]) -> Any:
+    """Make a coroutine of anything that can be awaited."""
+    return await awaitable
 
 
 class Job:
-    """A coroutine on a loop, in the context of the call that made it."""
+    """Something that is awaited on the loop, in the context of the call that made it."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
         LOOP.start()
-        self.coroutine, self.call = coroutine, copy_context()
-        self.ready, self.task, self.closed = Ready(), None, False
+        self.coroutine, self.call = awaitable if hasattr(awaitable, "send") else awaited(awaitable), copy_context()
+        self.ready, self.closed = Ready(), False
+        self.task: Any = None
         LOOP.soon(self._begin)
 
     def _begin(self) -> None:
         self.task = task = LOOP.loop.create_task(self.coroutine, context=self.call)
         task.add_done_callback(self._done)
-        if self.closed:
-            task.cancel()
 
     def _done(self, task: Any) -> None:
         if self.closed and not task.cancelled():
@@ -1523,20 +1548,12 @@ class Job:
     def result(self) -> Any:
         """Wait for the coroutine; return its result or raise its exception."""
         self.ready.wait()
-        return self.task.result()  # type: ignore[attr-defined]  # there since it is ready
+        return self.task.result()
 
     def close(self) -> None:
         """Cancel it, if it is not done: the caller has gone."""
         self.closed = True
-        LOOP.soon(lambda: self.task and self.task.cancel())
-
-
-LOOP = Loop()  # the process's one
-
-
-async def awaited(awaitable: Awaitable[Any]) -> Any:
-    """Make a coroutine of anything that can be awaited."""
-    return await awaitable
+        LOOP.soon(lambda: self.task.cancel())  # the task is there: the loop takes its jobs in turn
 
 
 class Later:
@@ -1565,6 +1582,9 @@ class Later:
         self.job.close()
 
 
+END_OF_ITEMS = object()
+
+
 class AsyncStream:
     """An async generator's items, sent as they come: one task on a loop runs it, and is one item ahead of the server at most.
 
@@ -1576,7 +1596,8 @@ class AsyncStream:
         self.headers: HeaderPairs | None = None  # to be told the Content-Type, if the function gave none
         self.failed: Callable[[], object] = bool  # called when an item after the first raises
         self.ready = Ready()  # for the next item
-        self.item: Callable[[], tuple[bytes, str] | None] = end_of_items  # returns it, None at the end, or raises
+        self.item: Any = None  # it, or END_OF_ITEMS
+        self.error: BaseException | None = None  # or what the generator has raised in its place
         self.job: Job | None = None
 
     def begin(self, context: Context) -> None:
@@ -1590,24 +1611,30 @@ class AsyncStream:
         self.wanted = AsyncEvent()
         try:
             async for item in self.items:
-                self._offer(encoding_of(item))
+                self._offer(item)
                 await self.wanted.wait()
                 self.wanted.clear()
-            self._offer(end_of_items)
+            self._offer(END_OF_ITEMS)
         except BaseException as error:
-            self._offer(raising(error))
+            self._offer(END_OF_ITEMS, error)
         finally:
             if hasattr(self.items, "aclose"):
                 await self.items.aclose()
 
-    def _offer(self, item: Callable[[], tuple[bytes, str] | None]) -> None:
-        self.item = item
+    def _offer(self, item: Any, error: BaseException | None = None) -> None:
+        self.item, self.error = item, error
         self.ready.announce()
+
+    def _next(self) -> tuple[bytes, str] | None:
+        """Wait for the next item; return it encoded, in the server's thread, since that of the loop is everybody's, or None at the end."""
+        self.ready.wait()
+        if self.error is not None:
+            raise self.error
+        return None if self.item is END_OF_ITEMS else encode_item(self.item)
 
     def result(self) -> AsyncStream:
         """Wait for the first item, which decides the Content-Type, or raise what the generator raises before it."""
-        self.ready.wait()
-        first = self.item()
+        first = self._next()
         if self.headers is not None:
             self.headers.insert(0, ("Content-Type", first[1] if first else BINARY))
         return self
@@ -1618,9 +1645,8 @@ class AsyncStream:
 
     def take(self) -> bytes | None:
         """Wait for the next item and return it, None at the end; raise StreamFailed where the generator has failed."""
-        self.ready.wait()
         try:
-            item = self.item()
+            item = self._next()
         except BaseException as error:
             self.failed()
             raise StreamFailed("a stream failed after its first item") from error
@@ -1638,24 +1664,6 @@ class AsyncStream:
         """Close the generator, wherever it is."""
         if self.job is not None:
             self.job.close()
-
-
-def end_of_items() -> None:
-    """Stand for the end of an AsyncStream."""
-
-
-def encoding_of(item: Any) -> Callable[[], tuple[bytes, str]]:
-    """Make the function that encodes `item`: in the server's thread, since that of the loop is everybody's."""
-    return lambda: encode_item(item)
-
-
-def raising(error: BaseException) -> Callable[[], NoReturn]:
-    """Make a function that raises `error`."""
-
-    def raise_it() -> NoReturn:
-        raise error
-
-    return raise_it
 
 
 class StreamFailed(Exception):
@@ -1980,7 +1988,7 @@ class Application:
 
     def _run_hook(self, hook: Callable[..., Any], *arguments: Any) -> Any:
         result = hook(*arguments)
-        return Job(awaited(result)).result() if hasattr(result, "__await__") else result
+        return Job(result).result() if hasattr(result, "__await__") else result
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         event, context = self.event(environ), self.context(environ)
@@ -1996,7 +2004,7 @@ class Application:
         try:
             result = produce(*arguments)
             if hasattr(result, "__await__"):
-                return self._later(Job(result if hasattr(result, "send") else awaited(result)), event, context, start_response)
+                return self._later(Job(result), event, context, start_response)
             response = None if callable(result) else to_response(result)
         except BaseException as error:  # SystemExit too: a function's sys.exit ends its call, not the server
             response = self._failure(error, event, context)
@@ -2005,17 +2013,19 @@ class Application:
                 CALL.set(None)
         if response is None:
             return self._relay(result, event.environ, start_response, event, context)
-        body = response.body
-        if type(body) is not bytes:
-            return self._answer_stream(response, event, context, start_response)
+        return self._send(response, event, context, start_response)
+
+    def _send(self, response: Response, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
+        if type(response.body) is not bytes:
+            return self._send_stream(response, event, context, start_response)
         start_response(status_line(response.status), response.headers)
-        return [body]
+        return [response.body]
 
     def _later(self, job: Job, event: Event, context: Context, start_response: StartResponse) -> Later:
         """Answer with what `job` results in, when that is there."""
         return Later(job, lambda outcome: self._answer(outcome, (), event, context, start_response))
 
-    def _answer_stream(self, response: Response, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
+    def _send_stream(self, response: Response, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
         """Send a stream; one that is awaited when its first item is there: until then it can still choose the status by an error."""
         stream: Any = response.body
 
@@ -2023,7 +2033,7 @@ class Application:
             try:
                 outcome()
             except BaseException as error:
-                return self._answer(raising(error), (), event, context, start_response)
+                return self._send(self._failure(error, event, context), event, context, start_response)
             stream.failed = lambda: self._report(sys.exception(), event, context, 0)
             start_response(status_line(response.status), response.headers)
             return stream  # type: ignore[no-any-return]
@@ -2041,11 +2051,11 @@ class Application:
         """Answer for the runtime itself: whether it lives, and whether the function is ready; of-watchdog asks so with `ready_path=/_/ready`."""
         ready = self.function.ready if path == "/_/ready" else None
         try:
-            state = ("OK\n", 200) if ready is None or self._run_hook(ready) else ("not ready\n", 503)
+            is_ready = ready is None or self._run_hook(ready)
         except BaseException as error:
             warn_once(f"ready failed: {clipped(str(error))}")
-            state = ("not ready\n", 503)
-        return (*state, dict(PLAIN))
+            is_ready = False
+        return ("OK\n", 200, dict(PLAIN)) if is_ready else ("not ready\n", 503, dict(PLAIN))
 
     def _relay(
         self, answer: WSGIApplication, environ: dict[str, Any], start_response: StartResponse, event: Event, context: Context
@@ -2056,9 +2066,12 @@ class Application:
         except Disconnected:  # this server's `write` says so, and it is no failure
             raise
         except BaseException as error:
-            response = self._failure(error, event, context)
-            start_response(status_line(response.status), response.headers, sys.exc_info())  # it may have called it before
-            return [response.body] if isinstance(response.body, bytes) else response.body
+            failure = sys.exc_info()
+
+            def start_again(status: str, headers: HeaderPairs, _: Any = None) -> Callable[[bytes], object]:  # it may have been called before
+                return start_response(status, headers, failure)
+
+            return self._send(self._failure(error, event, context), event, context, start_again)
 
     def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
         """Convert what `handle` raised to a response: an HTTPError's own, else a 500 with a record in the log."""
@@ -2089,13 +2102,18 @@ def from_error(error: HTTPError) -> Response:
     return from_parts(code, error.headers, phrase, "text/plain; charset=utf-8")
 
 
+def default_target() -> str:
+    """Return the folder `handler` beside this module."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "handler")
+
+
 def load_function(target: str = "") -> Function:
     """Import the function's module and return what it declares.
 
     Argument: target, a file, a folder that holds `handler.py`, or `module:function`; by default the folder `handler` beside this module.
     Raises SettingsError where target does not exist, LoadError where the module has no such entry point, and what the import raises.
     """
-    target = target or os.path.join(os.path.dirname(os.path.abspath(__file__)), "handler")
+    target = target or default_target()
     if os.path.isdir(target):
         return declared(import_file(os.path.join(target, "handler.py")), "handle")
     if os.path.isfile(target):
@@ -2456,6 +2474,13 @@ def off_standard(sock: socket.socket) -> socket.socket:
     return copy if copy.fileno() > STDERR else off_standard(copy)
 
 
+def poll_for(fd: int, mask: int, seconds: float = 0.0) -> int:
+    """Wait at most so long for one of `mask` on `fd`; return what has come about, 0 for nothing."""
+    waiter = select.poll()
+    waiter.register(fd, mask)
+    return sum(event for _, event in waiter.poll(min(seconds, LONGEST_POLL) * 1000))
+
+
 class Connection:
     """One socket: its reader, what is still to be sent, and until when it may wait for its peer."""
 
@@ -2498,9 +2523,7 @@ class Connection:
 
     def end(self) -> int:
         """Return how the connection has ended: 0 for not at all, END for the peer's side alone, else LOST too."""
-        poll = select.poll()
-        poll.register(self.fd, END)
-        return sum(event for _, event in poll.poll(0))
+        return poll_for(self.fd, END)
 
     def receive(self) -> bytes | None:
         """Return what has arrived, b"" at the peer's end, None if there is nothing yet or the connection is lost."""
@@ -2537,9 +2560,7 @@ class Connection:
         """Send all of it and wait for the peer where need be, at most `patience` seconds for each bit of progress."""
         self.send(data)
         while self.out:
-            waiter = select.poll()
-            waiter.register(self.fd, select.POLLOUT)
-            if not waiter.poll(min(self.patience, LONGEST_POLL) * 1000):
+            if not poll_for(self.fd, select.POLLOUT, self.patience):
                 raise Disconnected
             self.send_rest()
 
@@ -2593,10 +2614,8 @@ class ArrivingBody(RawIOBase):
     def _wait(self) -> Request | None:
         """Wait for more; return the refusal of a body that makes a pause, or has kept us waiting for longer than its bytes allow."""
         began = time.monotonic()
-        waiter = select.poll()
-        waiter.register(self.connection.fd, select.POLLIN)
         allowed = min(self.patience, self.patience + self.received / BODY_RATE - self.waited)
-        came = waiter.poll(min(max(allowed, 0.0), LONGEST_POLL) * 1000)
+        came = poll_for(self.connection.fd, select.POLLIN, max(allowed, 0.0))
         self.waited += time.monotonic() - began
         return None if came else self.connection.reader.give_up(408)
 
@@ -2658,8 +2677,7 @@ class Server:
         self.ready: deque[int] = deque()  # polled and not yet served; moves with the lead
         self.more: list[int] = []  # with another request that came with the last: served after those of others
         self.next_sweep = FOREVER
-        self.finished: deque[int] = deque()  # whose awaited results have become ready, and whether the leader is woken for them
-        self.woken = False
+        self.finished = Inbox(self.wake_leader)  # descriptors of those whose awaited results have become ready
         self.paused = False  # not accepting for a while
         # The monitor's
         self.expectation = Expectation()
@@ -2947,10 +2965,7 @@ class Server:
     def _finish(self, connection: Connection) -> None:
         """Let the leader go on with an exchange whose result has become ready."""
         connection.is_ready = True
-        self.finished.append(connection.fd)
-        if not self.woken:
-            self.woken = True
-            self.wake_leader()
+        self.finished.put(connection.fd)
 
     def _await_end(self, connection: Connection) -> None:
         """Deal with an event of a peer whose answer is awaited: it has gone, has ended its side, or has sent its next request early."""
@@ -3112,9 +3127,7 @@ class Server:
 
     def _woken(self) -> None:
         os.eventfd_read(self.waker)
-        self.woken = False  # before the look at what is there: what comes from now on wakes the leader again
-        while self.finished:
-            self.ready.append(self.finished.popleft())
+        self.ready.extend(self.finished.take_all())
 
     def watch_pipe(self, fd: int, callback: Callable[[], object]) -> None:
         """Call `callback` once, when the other end of the pipe `fd` is closed."""
@@ -3616,9 +3629,9 @@ def invoked_request(method: str, target: str, content: bytes, kind: str, headers
         raise ValueError(f"target is {clipped(target)}: it takes a path such as /orders?id=1")
     own = {"host": "127.0.0.1:8080", "content-length": str(len(content)), "content-type": kind}
     try:
-        given = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+        given = header_items(headers)
         lines = [field_line(name, value)[0] for name, value in given]
-    except (TypeError, ValueError) as error:
+    except ResultError as error:
         raise TypeError(f"headers are not valid: they take a dict or pairs of text; {error}") from None
     names = {name.lower() for name, _ in given}
     lines += [field_line(name, value)[0] for name, value in own.items() if name not in names and value not in ("", "0")]
@@ -3674,11 +3687,10 @@ def reload(arguments: Sequence[str], target: str) -> int:
 
 def watched_folder(target: str) -> str:
     """Return the folder whose files a function of this TARGET is made of."""
+    target = target or default_target()
     if os.path.isdir(target):
         return target
-    if os.path.isfile(target):
-        return os.path.dirname(os.path.abspath(target))
-    return os.getcwd() if target else os.path.join(os.path.dirname(os.path.abspath(__file__)), "handler")
+    return os.path.dirname(os.path.abspath(target)) if os.path.isfile(target) else os.getcwd()
 
 
 def python_files(folder: str) -> dict[str, int]:

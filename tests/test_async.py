@@ -246,3 +246,16 @@ def test_hooks_run_on_the_same_loop_as_calls():
     application.shutdown()
     assert started == ["204 No Content", "200 OK"]
     assert len(loops) == 4 and len(set(loops)) == 1
+
+
+def test_wsgi_response_that_raises_an_error_with_an_async_body_is_answered_with_that():
+    async def reasons():
+        yield "no "
+        yield "such thing"
+
+    def response(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        raise HTTPError(404, reasons())
+
+    answer = call(lambda event, context: response)
+    assert (answer.status, answer.body) == (404, b"no such thing")
