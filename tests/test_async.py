@@ -9,6 +9,7 @@ import time
 import pytest
 from conftest import RESET, call, read_all, read_answer, read_answers, serving, socket, wait_for
 
+import watchdog_app
 from watchdog_app import Application, Function, HTTPError, Settings
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -74,6 +75,23 @@ async def no_content(event, context):
     return texts(), 204
 
 
+class Countdown:
+    """An asynchronous iterator that is no generator: it has no `aclose`."""
+
+    def __init__(self):
+        self.number = 3
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await asyncio.sleep(0)
+        if not self.number:
+            raise StopAsyncIteration
+        self.number -= 1
+        return str(self.number)
+
+
 HTML, JSON, BINARY, LINES = "text/html; charset=utf-8", "application/json", "application/octet-stream", "application/x-ndjson"
 CASES = [
     pytest.param(hello, 200, JSON, b'{"path":"/"}', id="coroutine"),
@@ -84,6 +102,7 @@ CASES = [
     pytest.param(refuses_before_its_first_item, 404, HTML, b"no such thing", id="HTTPError before the first item"),
     pytest.param(returns_a_generator, 200, HTML, b"ab", id="coroutine that returns a generator"),
     pytest.param(returns_an_async_generator, 201, HTML, b"ab", id="coroutine that returns an async generator in a tuple"),
+    pytest.param(lambda event, context: Countdown(), 200, HTML, b"210", id="asynchronous iterator"),
     pytest.param(yields_nothing, 200, BINARY, b"", id="async generator without items"),
     pytest.param(no_content, 204, None, b"", id="async generator where no body is allowed"),
 ]
@@ -107,6 +126,27 @@ def test_two_requests_at_once_are_answered_in_order_on_one_connection():
     with serving(hello) as served:
         answers = read_answers(served.talk(b"GET /a HTTP/1.1\r\nHost: test\r\n\r\nGET /b HTTP/1.1\r\nHost: test\r\n\r\n"))
     assert [answer.body for answer in answers] == [b'{"path":"/a"}', b'{"path":"/b"}']
+
+
+def test_request_that_comes_while_another_ones_result_is_awaited_is_answered_after_it():
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def waits(event, context):
+        begun.set()
+        await asyncio.to_thread(go_on.wait, 10)
+        return event.path
+
+    def is_set_aside(served):
+        return any(connection.mask == watchdog_app.END for connection in served.server.connections.values())
+
+    with serving(waits) as served, served.connect() as sock:
+        sock.sendall(b"GET /a HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert begun.wait(10)
+        sock.sendall(b"GET /b HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        wait_for(lambda: is_set_aside(served), "the leader's look at the second request")
+        go_on.set()
+        answers = read_answers(read_all(sock))
+    assert [answer.body for answer in answers] == [b"/a", b"/b"]
 
 
 def test_head_of_an_async_generator_has_no_body_and_ends_it():

@@ -12,7 +12,8 @@ import threading
 import pytest
 from conftest import DEADLINE, ROOT, clean_env, connect_and_get, free_port, wait_for
 
-from watchdog_app import Function, HTTPError, invoke
+import watchdog_app
+from watchdog_app import Function, HTTPError, end_child, invoke, python_files, watched_folder
 
 
 def echo(event, context):
@@ -143,6 +144,14 @@ def test_wrong_use_names_the_argument_and_what_it_takes(arguments, named, says):
         invoke(handle, *arguments, **named)
 
 
+STUBBORN = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("begun", flush=True)
+signal.pause()
+"""
+
+
 class Reloading:
     """The program with --reload."""
 
@@ -193,6 +202,32 @@ def test_change_is_served_a_syntax_error_is_shown_and_waits_and_requests_are_log
     wait_for(lambda: program.body() == b"three", "the mended answer")
     assert re.search(r"^INFO GET / 200 [0-9.]+ ms$", program.log.read_text(), re.MULTILINE)
     assert "INFO words.py changed: starting again" in program.log.read_text()
+
+
+def test_folder_that_is_watched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "handler.py").touch()
+    assert watched_folder("") == str(ROOT / "handler")
+    assert watched_folder(str(tmp_path)) == str(tmp_path)
+    assert watched_folder("handler.py") == str(tmp_path)
+    assert watched_folder("some.module:handle") == str(tmp_path)
+
+
+def test_files_that_are_watched(tmp_path):
+    for name in ("handler.py", "parts/words.py", ".venv/other.py", "__pycache__/old.py", "page.html"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "gone.py").symlink_to("nowhere")
+    assert set(python_files(str(tmp_path))) == {str(tmp_path / name) for name in ("handler.py", "parts/words.py")}
+
+
+def test_program_that_does_not_end_when_asked_is_ended(monkeypatch):
+    monkeypatch.setattr(watchdog_app, "LATE", 0.01)
+    child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE)
+    with child:
+        assert child.stdout.readline() == b"begun\n"
+        end_child(child)
+    assert child.returncode == -signal.SIGKILL
 
 
 def test_help_and_version():

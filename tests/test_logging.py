@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from conftest import connect_and_get, process, wait_for
+
+from watchdog_app import ImportHook
 
 SEVERAL = """
 import asyncio, threading
@@ -140,3 +143,9 @@ def test_record_that_cannot_be_formatted_is_the_functions_fault_and_stops_nothin
 def test_logging_is_not_imported_for_a_function_that_does_not(tmp_path):
     lines = logged("import sys\ndef handle(event, context): print('logging' in sys.modules, 'asyncio' in sys.modules, file=sys.stderr)\n", tmp_path)
     assert lines == ["False False"]
+
+
+def test_module_that_no_other_finder_has_is_not_found(monkeypatch):
+    hook = ImportHook()
+    monkeypatch.setattr(sys, "meta_path", [hook])
+    assert hook.find_spec("logging") is None
