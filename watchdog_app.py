@@ -2455,7 +2455,7 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 # to (by the average of its like), before a response that waits for its peer, and, by the monitor, when a call in place is stuck.
 #
 # Invariants. A connection has one owner: the selector (and so the leader) where its `mask` is not 0, else the one thread that runs it.
-# No thread polls without the lead. Whoever gives the lead away takes the connection in hand off the selector under the same lock, and
+# No thread polls without the lead. Whoever gives the lead away takes the connection in hand from the selector under the same lock, and
 # gives it to a thread that is there: it is never lost. One thread more than may block is kept for it, and where none is parked to take it,
 # nor can be started, the leader runs no call but queues it. All that changes hands does so under `lock`; the rest is its owner's.
 
@@ -2486,13 +2486,14 @@ class Connection:
 
     __slots__ = (
         *("aborted", "closing", "deadline", "discarded", "exchange", "fd", "fresh", "is_ready", "mask", "out"),
-        *("patience", "peer", "reader", "since", "sock", "stage"),
+        *("patience", "peer", "reader", "since", "sock", "stage", "watched"),
     )
 
     def __init__(self, sock: socket.socket, peer: str, reader: RequestReader, patience: float) -> None:
         self.sock, self.fd, self.peer, self.reader = sock, sock.fileno(), peer, reader
         self.patience = patience  # seconds without progress on what is sent
-        self.mask = 0  # what the selector watches it for; 0 while a thread owns it
+        self.mask = 0  # what the leader waits for; 0 while a thread owns it
+        self.watched = 0  # what the selector watches it for: as long as nothing comes meanwhile, it goes on while a thread owns it
         self.out: bytes | memoryview = b""  # what the kernel did not take yet
         self.stage, self.since = "", 0.0  # what is being read, "head" or "body", and when it began
         self.deadline = FOREVER
@@ -2500,7 +2501,7 @@ class Connection:
         self.aborted = False  # to be closed at once
         self.fresh = True  # no request has come yet
         self.discarded = 0
-        self.exchange: Exchange | None = None  # one whose result is awaited, and whether that is ready
+        self.exchange: Exchange | None = None  # the one that runs, or whose result is awaited, and whether that is ready
         self.is_ready = False
 
     def is_idle(self) -> bool:
@@ -2720,7 +2721,7 @@ class Server:
         successor = self.parked.pop() if self.parked else self._new_thread()
         if successor is None:
             return False
-        self._unwatch(connection)
+        connection.mask = 0
         self.current = None
         self.leader = successor
         successor.release()
@@ -2782,6 +2783,8 @@ class Server:
                     self.callbacks.get(fd, bool)()
                 elif connection.mask:
                     self._attend(me, connection)
+                else:
+                    self._set_aside(connection)
             except BaseException as error:
                 self._failed(error, connection)
 
@@ -2887,7 +2890,7 @@ class Server:
         with self.lock:
             handed_over = self._hand_over(connection)
             if not handed_over:
-                self._unwatch(connection)
+                connection.mask = 0
                 self.queue.append((connection, request))
         if handed_over:
             self._own(connection, request)
@@ -2898,7 +2901,8 @@ class Server:
             while request := request or connection.next_request():
                 self._exchange(connection, request, self.clock())
                 request = None
-                self.check_descriptors()  # the monitor may rest
+            if self.resting:
+                self.wake()  # it looks for descriptors that the call may have closed
             self._settle(connection)
         except BaseException as error:
             self._failed(error, connection)
@@ -2908,22 +2912,20 @@ class Server:
 
         The response is sent as far as the kernel takes it.
         """
-        exchange: Any = connection.exchange  # there where no request is
+        exchange: Any
         if request:
-            exchange = Exchange(request, connection, self)
+            exchange = connection.exchange = Exchange(request, connection, self)
             exchange.run(refusal_application(request.refusal) if request.refusal else self.application)
         else:
-            connection.is_ready = False
+            connection.is_ready, exchange = False, connection.exchange
             exchange.go_on()
         if self.forked:
             log("ERROR", "handle has returned in a process that it forked: it takes os._exit there")
             os._exit(1)
-        connection.fresh, connection.stage, connection.exchange = False, "", None
-        if exchange.awaits:
-            connection.exchange = exchange
-        elif exchange.cut:
+        connection.fresh, connection.stage, connection.exchange = False, "", exchange if exchange.awaits else None
+        if exchange.cut:
             connection.abort(visibly=not exchange.chunked and exchange.length is None)
-        elif not exchange.keep_alive:
+        elif not exchange.keep_alive and not exchange.awaits:
             connection.closing = True
         ended = self.clock()
         if exchange.request.refusal is None:
@@ -3000,11 +3002,10 @@ class Server:
             return
         try:
             with self.lock:
-                if connection.mask:
-                    self.epoll.modify(connection.fd, mask)
-                else:
-                    self.epoll.register(connection.fd, mask)
-                connection.mask = mask
+                if connection.watched != mask:
+                    change = self.epoll.modify if connection.watched else self.epoll.register
+                    change(connection.fd, mask)
+                connection.mask = connection.watched = mask
                 if deadline < self.next_sweep:
                     self.next_sweep = deadline
                     self.wake_leader()
@@ -3012,10 +3013,17 @@ class Server:
             log("ERROR", f"a connection is lost: {error}")
             self._close(connection)
 
+    def _set_aside(self, connection: Connection) -> None:
+        """Take a connection off the selector for which something has come while a thread owns it; that thread puts it back."""
+        with self.lock:
+            if not connection.mask:  # it has not done so meanwhile
+                self._unwatch(connection)
+
     def _unwatch(self, connection: Connection) -> None:
         """Take `connection` off the selector."""
-        if connection.mask:
-            connection.mask = 0
+        connection.mask = 0
+        if connection.watched:
+            connection.watched = 0
             try:
                 self.epoll.unregister(connection.fd)
             except OSError:
@@ -3091,7 +3099,7 @@ class Server:
     @staticmethod
     def _disown(connection: Connection) -> None:
         """Forget the descriptor of a connection: the function has closed it, and its number may be another's by now."""
-        connection.mask = 0
+        connection.mask = connection.watched = 0
         connection.sock.detach()
 
     def _pause(self) -> None:
@@ -3222,10 +3230,16 @@ class Server:
         if self._is_stuck():
             with self.lock:
                 if self.current is not None and self._is_stuck():
+                    self._note_stuck(self.current)
                     self._hand_over(self.current)
         if self.clock() >= self.next_check:
             self.next_check = self.clock() + CHECK
             self.check_descriptors()
+
+    def _note_stuck(self, connection: Connection) -> None:
+        """Count the call as a long one before it has ended, lest all that wait with it be stuck in place one after another."""
+        if connection.exchange is not None:
+            self.expectation.note(connection.exchange.request.target, SAMPLE_LIMIT)
 
     def _is_stuck(self) -> bool:
         return self.current is not None and self.clock() - self.current_since > STUCK

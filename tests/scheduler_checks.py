@@ -118,9 +118,11 @@ def checked(module):
                 if line.startswith("tfd:"):
                     _, fd, _, events, *_ = line.split()
                     watched[int(fd)] = int(events, 16) & (module.IN | module.OUT)
-            masks = {fd: connection.mask for fd, connection in list(self.connections.items()) if connection.mask}
+            masks = {fd: connection.watched for fd, connection in list(self.connections.items()) if connection.watched}
             polled = {fd: events for fd, events in watched.items() if fd not in self.callbacks}
             self.check(polled == masks, f"the selector watches {polled}, not {masks}")
+            for connection in list(self.connections.values()):
+                self.check(connection.mask in (0, connection.watched), f"the leader waits for {connection.mask}, not {connection.watched}")
 
         # -- steps --
 

@@ -21,7 +21,7 @@ class Fault(NamedTuple):
 FAULTS = {
     "a call runs in place though nobody is parked": Fault(" or not self._has_successor()", "", Case(("n", "f"), threads=1)),
     "a queued connection stays in the selector": Fault(
-        "                self._unwatch(connection)\n                self.queue", "                self.queue", Case(("n", "f"), threads=1)
+        "                connection.mask = 0\n                self.queue", "                self.queue", Case(("n", "f"), threads=1)
     ),
     "a stream gives away a lead that is another's": Fault("            if self.current is connection:", "            if True:", Case(("s", "n"))),
     "a thread is started after the stop": Fault("if self.stopped or self.workers", "if self.workers", Case(("f",), threads=1, stop=True)),
@@ -38,20 +38,24 @@ FAULTS = {
         "                if True:\n                    self.parked[:] = set(self.parked) - {me}",
         Case(("n",), retire=True),
     ),
-    "an event is served whoever owns the connection": Fault("                elif connection.mask:", "                else:", Case(("ff",))),
+    "a connection is set aside though its owner has given it back": Fault(
+        "            if not connection.mask:  # it has", "            if True:  # it has", Case(("ff", "f"))
+    ),
+    "an event is served whoever owns the connection": Fault("                elif connection.mask:", "                elif True:", Case(("ff",))),
     "the connection in hand stays in the selector": Fault(
-        "        self._unwatch(connection)\n        self.current = None", "        self.current = None", Case(("n",))
+        "        connection.mask = 0\n        self.current = None", "        self.current = None", Case(("n",))
     ),
     "the last parked thread retires": Fault(" and len(self.parked) > 1", "", Case(("n",), retire=True)),
     "the leader does not look whether it still leads after a call": Fault("leading = self.leader is me", "leading = True", Case(("ff",))),
     "the leader does not wake the monitor": Fault(
-        "        if self.resting:\n            self.wake()", "        if False:\n            self.wake()", Case(("f", "n"))
+        "        if self.resting:\n            self.wake()\n", "        if False:\n            self.wake()\n", Case(("f", "n"))
     ),
     "the leader polls without a look whether it still leads": Fault(
         "while self.leader is me and not self.stopped", "while (self.leader is me or True) and not self.stopped", Case(("f",))
     ),
     "the monitor does not look again under the lock": Fault(
         "            with self.lock:\n                if self.current is not None and self._is_stuck():\n"
+        "                    self._note_stuck(self.current)\n"
         "                    self._hand_over(self.current)",
         "            stuck = vars(self).get('in_place', vars(self).get('shared_current'))\n"
         "            with self.lock:\n                if stuck is not None:\n                    self._hand_over(stuck)",

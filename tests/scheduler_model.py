@@ -75,9 +75,10 @@ LARGER = {
     "a stop beside two calls": Case(("f", "n"), stop=True),
     "three threads and one to lead": Case(("f", "n", "S"), threads=3),
 }
-LOCKED = {"retire", "leave", "spare", "apart", "before", "end", "watch", "close", "park or job"}  # steps that take the lock
-LEADING = {"poll", "mask", "parked?", "spare", "apart", "current="}  # steps that only the leader may take
-HOLDING = {"parked?", "spare", "apart", "current=", "resting?", "wake", "alarm", "call", "before", "end", "watch", "watching", "close"}
+LOCKED = {"retire", "leave", "aside", "spare", "apart", "before", "end", "watch", "close", "park or job"}  # steps that take the lock
+LEADING = {"poll", "mask", "aside", "parked?", "spare", "apart", "current="}  # steps that only the leader may take
+CALLING = {"resting?", "wake", "alarm", "call", "before", "end", "rests?", "rouse", "ring"}
+HOLDING = {"parked?", "spare", "apart", "current=", "watch", "watching", "close"} | CALLING
 IN_CALL = {"resting?", "wake", "alarm", "call", "before", "end"}
 
 
@@ -201,7 +202,7 @@ class State:
         if successor is None:
             return False
         if self.fault != "the connection in hand stays in the selector":
-            self.unwatch(self.connections[index])
+            self.connections[index].mask = 0
         self.current, self.leader = None, successor
         self.threads[successor].woken = True
         return True
@@ -331,7 +332,7 @@ class State:
         """_lead: the connection's mask; _attend, _flush, _read"""
         connection = self.connections[thread.connection]
         if not connection.mask and self.fault != "an event is served whoever owns the connection":
-            thread.step, thread.connection = "look", None
+            thread.step = "aside"
         elif connection.out:
             connection.out = False
             self.settle(thread)
@@ -343,6 +344,13 @@ class State:
             thread.request, connection.buffer = connection.buffer[0], connection.buffer[1:]
             asks = thread.request != "r" and self.fault != "a call runs in place though nobody is parked"
             thread.step = "apart" if thread.request in APART else "parked?" if asks else "current="
+
+    def set_aside(self, me, thread, how):
+        """_set_aside"""
+        connection = self.connections[thread.connection]
+        if not connection.mask or self.fault == "a connection is set aside though its owner has given it back":
+            self.unwatch(connection)
+        self.let_go(thread)
 
     def is_parked(self, me, thread, how):
         """_has_successor: the look without the lock"""
@@ -361,7 +369,7 @@ class State:
             thread.step = "call"
             return
         if self.fault != "a queued connection stays in the selector":
-            self.unwatch(self.connections[thread.connection])
+            self.connections[thread.connection].mask = 0
         self.queue.append((thread.connection, thread.request))
         self.let_go(thread)
 
@@ -421,7 +429,23 @@ class State:
         elif connection.buffer and not connection.out:
             thread.request, connection.buffer, thread.step = connection.buffer[0], connection.buffer[1:], "call"
         else:
+            thread.step = "rests?"
+
+    def does_rest(self, me, thread, how):
+        """_own: whether the monitor rests"""
+        if self.resting:
+            thread.step = "rouse"
+        else:
             self.settle(thread)
+
+    def rouse(self, me, thread, how):
+        """wake, by the thread that owns a connection: resting"""
+        self.resting, thread.step = False, "ring"
+
+    def ring_and_settle(self, me, thread, how):
+        """wake, by the thread that owns a connection: alarm"""
+        self.alarm = True
+        self.settle(thread)
 
     def settle(self, thread):
         """_settle, and _watch as far as it goes without the lock"""
@@ -436,8 +460,13 @@ class State:
     def watch(self, me, thread, how):
         """_watch: the selector"""
         connection = self.connections[thread.connection]
-        connection.watched = OUT if connection.out else IN
-        self.lock, thread.step = me, "watching"
+        wanted = OUT if connection.out else IN
+        if connection.watched == wanted:
+            connection.mask = wanted
+            self.let_go(thread)
+        else:
+            connection.watched = wanted
+            self.lock, thread.step = me, "watching"
 
     def watching(self, me, thread, how):
         """_watch: the mask"""
@@ -489,11 +518,11 @@ class State:
             owner = holders.get(index)
             if queued.count(index) + (owner is not None) > 1:
                 return "a connection has two owners"
-            if owner is not None and connection.watched and owner != self.leader and self.threads[owner].step != "watching":
+            if owner is not None and connection.mask and owner != self.leader and self.threads[owner].step != "watching":
                 return "a connection is in the selector and with a thread"
-            if index in queued and connection.watched:
+            if index in queued and connection.mask:
                 return "a connection is in the selector and queued"
-            if connection.is_open and owner is None and index not in queued and not connection.watched == connection.mask != 0:
+            if connection.is_open and owner is None and index not in queued and (not connection.mask or connection.mask != connection.watched):
                 return "a connection is nowhere"
         return ""
 
@@ -546,6 +575,7 @@ STEPS = {
     "look on": State.look_on,
     "poll": State.poll,
     "mask": State.attend,
+    "aside": State.set_aside,
     "parked?": State.is_parked,
     "spare": State.spare,
     "apart": State.apart,
@@ -554,6 +584,9 @@ STEPS = {
     "wake": State.wake,
     "alarm": State.ring,
     "call": State.call,
+    "rests?": State.does_rest,
+    "rouse": State.rouse,
+    "ring": State.ring_and_settle,
     "before": State.before,
     "end": State.end,
     "watch": State.watch,

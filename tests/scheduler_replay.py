@@ -16,17 +16,17 @@ from scheduler_model import APART, FAULT, STREAM, State
 LABELS = {"none": ""} | {  # step of the model -> what a thread stops at before it
     step: label
     for label, steps in {
-        "lock": ("retire", "leave", "spare", "apart", "before", "end", "watch", "close", "park or job", "again", "release"),
+        "lock": ("retire", "leave", "aside", "spare", "apart", "before", "end", "watch", "close", "park or job", "again", "release"),
         "acquire": ("park", "sleep", "nap"),
-        "release": ("alarm",),
+        "release": ("alarm", "ring"),
         "stopped": ("stopped?", "stopped again?", "look on"),
         "stopped=": ("stop=", "late"),
         "leader": ("mine?", "look"),
         "parked": ("parked?",),
         "current": ("current?", "stuck?"),
         "current=": ("current=",),
-        "resting": ("resting?", "rest?"),
-        "resting=": ("rest=", "rest=no", "awake=", "wake"),
+        "resting": ("resting?", "rest?", "rests?"),
+        "resting=": ("rest=", "rest=no", "awake=", "wake", "rouse"),
         "poll": ("poll",),
         "mask": ("mask",),
         "mask=": ("watching",),

@@ -239,6 +239,14 @@ def test_function_that_always_blocks_passes_the_lead_on_before_its_calls():
         assert not server.server.expectation.blocks("/other") or server.server.expectation.average > watchdog_app.SLOW
 
 
+def test_calls_that_are_stuck_tell_that_their_like_will_block_before_one_has_ended():
+    with gated() as (gate, server), contextlib.ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(server.connect()).sendall(GET % b"wait")
+            wait_for(lambda: gate.waiting == number + 1 and server.server.current is None, "the successor's lead")
+        assert server.server.expectation.blocks("/wait")
+
+
 def test_one_slow_call_does_not_make_the_next_ones_expected_to_block():
     expectation = watchdog_app.Expectation()
     expectation.note("/", 60.0)
@@ -747,6 +755,17 @@ def test_deadline_set_without_the_lead_is_seen_by_the_leader(monkeypatch):
         wait_for(lambda: gate.waiting == 1 and connections(server)[0].mask == 0, "a thread of its own")
         gate.opened.set()
         assert [answer.status for answer in read_answers(read_all(sock))] == [200, 408]
+
+
+def test_what_comes_while_a_thread_owns_the_connection_is_left_in_peace():
+    with gated() as (gate, server), server.connect() as sock:
+        sock.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 1 and connections(server)[0].mask == 0, "a thread of its own")
+        assert connections(server)[0].watched == watchdog_app.IN, "nothing has come yet"
+        sock.sendall((GET % b"b").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        wait_for(lambda: connections(server)[0].watched == 0, "the end of the watch, lest the leader be woken again and again")
+        gate.opened.set()
+        assert [answer.text for answer in read_answers(read_all(sock))] == ["/wait", "/b"]
 
 
 def test_refusals_are_no_sign_of_short_calls():
