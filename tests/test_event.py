@@ -467,6 +467,36 @@ def test_a_key_error_of_the_function_is_a_500(log):
     assert "KeyError: 'wanted'" in log.getvalue()
 
 
+# -- wrong use --
+
+
+@pytest.mark.parametrize("kind", ["query", "headers", "cookies", "form"])
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        pytest.param(lambda values: values[5], "name is 5: it takes text", id="number as a name"),
+        pytest.param(lambda values: values[["a"]], r"name is \['a'\]: it takes text", id="list as a name"),
+        pytest.param(lambda values: values.get(None), "name is None: it takes text", id="get, None as a name"),
+        pytest.param(lambda values: values.get(["a"]), r"name is \['a'\]: it takes text", id="get, list as a name"),
+        pytest.param(lambda values: values.getlist(b"a"), "name is b'a': it takes text", id="getlist, bytes as a name"),
+        pytest.param(lambda values: values.get("a", 0, "int"), "type is 'int': it takes a function of text, such as int", id="get, text as a type"),
+        pytest.param(lambda values: values.get("none", type=5), "type is 5: it takes a function", id="get, missing, number as a type"),
+    ],
+)
+def test_wrong_use_of_a_mapping_names_the_argument_and_is_the_functions_fault(kind, use, says, log):
+    values = {
+        "query": lambda event: event.query,
+        "headers": lambda event: event.headers,
+        "cookies": lambda event: event.cookies,
+        "form": lambda event: event.form(),
+    }[kind]
+    event = event_of("/?a=1", "A: 1", "Cookie: a=1", f"Content-Type: {FORM}", body=b"a=1")
+    with pytest.raises(TypeError, match=says):
+        use(values(event))
+    assert call(lambda event, context: use(values(event)), target="/?a=1", HTTP_A="1", CONTENT_TYPE=FORM).status == 500
+    assert 5 not in values(event) and ["a"] not in values(event)
+
+
 # -- environ, vars, repr --
 
 

@@ -132,6 +132,44 @@ def test_command_line_says_what_to_run_and_where(arguments, target, flags):
     assert watchdog_app.parse_arguments(arguments) == (target, flags, False)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["--bind", "5000"], "--bind='5000' is not valid: it takes an address such as 127.0.0.1:5000", id="bind"),
+        pytest.param(["--bind="], "--bind='' is not valid: it takes an address such as 127.0.0.1:5000", id="bind to nothing"),
+        pytest.param(["--bind"], "argument --bind: expected one argument", id="bind without an address"),
+        pytest.param(["--port", "5000"], "unrecognized arguments: --port", id="unknown flag"),
+        pytest.param(["a.py", "b.py"], "unrecognized arguments: b.py", id="two targets"),
+    ],
+)
+def test_wrong_command_line_names_the_argument_and_ends_with_status_2(arguments, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        watchdog_app.parse_arguments(arguments)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_program_with_a_wrong_command_line_ends_with_status_2():
+    command = [sys.executable, ROOT / "watchdog_app.py", "--bind", "5000"]
+    done = subprocess.run(command, env=clean_env(), capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--bind='5000' is not valid" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("supervised", "number", "seconds"),
+    [
+        pytest.param(True, signal.SIGTERM, 3 + 7 + watchdog_app.LATE, id="of-watchdog accepts for healthcheck_interval"),
+        pytest.param(True, signal.SIGINT, 7, id="SIGINT under of-watchdog"),
+        pytest.param(False, signal.SIGTERM, watchdog_app.MOMENT + 7, id="alone"),
+        pytest.param(False, signal.SIGINT, 7, id="SIGINT alone"),
+    ],
+)
+def test_time_until_the_process_is_gone_after_a_signal(supervised, number, seconds):
+    life = watchdog_app.Life(watchdog_app.Settings(healthcheck_interval="3s", write_timeout="7s"), supervised, None)
+    assert life.begin_stop(number) == seconds
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_program_without_standard_streams_serves(closed, function):
     port = free_port()
