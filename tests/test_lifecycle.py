@@ -101,7 +101,7 @@ def test_bind_wins_over_the_environment(function):
     file = function("def handle(event, context): return 'bound'")
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    env = clean_env(upstream_url="http://127.0.0.1:1")
+    env = clean_env(upstream_url="http://127.0.0.1:1", http_upstream_url="http://127.0.0.1:1")
     popen = subprocess.Popen([sys.executable, ROOT / "watchdog_app.py", file, "--bind", f"127.0.0.1:{port}"], env=env, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: answers(port), "an answer")
@@ -298,6 +298,16 @@ def test_lock_file_is_the_watchdogs_without_suppress_lock(function, tmp_path):
         assert not (tmp_path / ".lock").exists()
 
 
+@pytest.mark.parametrize(("ready_on", "during_startup"), [("listen", b"true"), ("startup", b"false")])
+def test_lock_file_is_there_once_it_listens_or_after_startup(ready_on, during_startup, function, tmp_path):
+    source = f"from os.path import exists\nSEEN = []\ndef startup(context): SEEN.append(exists({str(tmp_path / '.lock')!r}))\n"
+    source += f"def handle(event, context): return [SEEN[0], exists({str(tmp_path / '.lock')!r})]\n"
+    with process(function(source), suppress_lock="true", ready_on=ready_on, TMPDIR=str(tmp_path)) as program:
+        wait_for(program.answers, "an answer")
+        with connect(program.port) as sock:
+            assert ask(sock).body == b"[%b,true]" % during_startup
+
+
 def test_lock_file_that_cannot_be_written_ends_the_start_with_one_line(function, tmp_path):
     with process(function("def handle(event, context): return 'x'"), suppress_lock="true", TMPDIR=str(tmp_path / "missing")) as program:
         status, log = program.end()
@@ -425,4 +435,4 @@ def test_start_of_the_program_loads_no_more(function):
         wait_for(program.answers, "an answer")
         with connect(program.port) as sock:
             loaded = set(ask(sock).text.split())
-    assert loaded & {"http.client", "email", "asyncio", "logging", "json", "traceback"} == set()
+    assert loaded & {*FORBIDDEN_AT_START, "json", "traceback"} == set()
