@@ -232,6 +232,9 @@ class Settings:
     def __init__(self, **texts: str) -> None:
         if unknown := texts.keys() - SETTINGS.keys():
             raise TypeError(f"no such setting: {', '.join(sorted(unknown))}")
+        for name, text in texts.items():
+            if not isinstance(text, str):
+                raise SettingsError(f"{name}={clipped(text)} is not valid: it takes text, as the environment has it")
         values = {name: _converted(name, texts.get(name) or default) for name, (_, default) in SETTINGS.items()}
         values["host"], values["port"] = values.pop("http_upstream_url") or values["upstream_url"]
         if values["healthcheck_interval"] is None:
@@ -831,11 +834,20 @@ class Body(bytes):
         return format(str(self), spec)
 
 
+def check_name(name: object) -> None:
+    """Raise TypeError for a name that is not text: the function's fault, while a missing one is its caller's."""
+    if not isinstance(name, str):
+        raise TypeError(f"name is {clipped(name)}: it takes text")
+
+
 class Values(Mapping[str, str]):
     """What Headers and Query have in common."""
 
     def get(self, name: str, default: Any = None, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002 (Werkzeug's name)
         """Return the value of `name`, converted by `type`; `default` where it is missing or does not convert."""
+        check_name(name)
+        if type is not None and not callable(type):
+            raise TypeError(f"type is {clipped(type)}: it takes a function of text, such as int")
         if name not in self:
             return default
         try:
@@ -885,6 +897,7 @@ class Headers(Values):
 
 def header_key(name: str) -> str:
     """Convert a header's name, in any case, to its environ key."""
+    check_name(name)
     key = name.upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
 
@@ -902,13 +915,14 @@ class Query(Values):
             self._values.setdefault(name, []).append(value)
 
     def __getitem__(self, name: str) -> str:
+        check_name(name)
         values = self._values.get(name)
         if values is None:
             raise Missing(f"missing {self._what} {clipped(name)}")
         return values[0]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._values
+        return isinstance(name, str) and name in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -918,6 +932,7 @@ class Query(Values):
 
     def getlist(self, name: str) -> list[str]:
         """Return all values of `name`, in order of arrival; an empty list where there is none."""
+        check_name(name)
         return list(self._values.get(name, ()))
 
     def to_dict(self, flat: bool = True) -> dict[str, Any]:
@@ -1953,6 +1968,11 @@ class Function:
         ready: Callable[[], Any] | None = None,
         stream_request: bool = False,
     ) -> None:
+        if not callable(handle):
+            raise TypeError(f"handle is {clipped(handle)}: it takes a function of event and context")
+        for name, hook in (("startup", startup), ("shutdown", shutdown), ("ready", ready)):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} is {clipped(hook)}: it takes a function, or None")
         self.handle, self.startup, self.shutdown, self.ready, self.stream_request = handle, startup, shutdown, ready, bool(stream_request)
 
 
@@ -1966,7 +1986,9 @@ class Application:
         self, function: Function | Callable[[Any, Any], Any], settings: Settings | None = None, env: Mapping[str, str] | None = None
     ) -> None:
         env = os.environ if env is None else env
-        settings = settings or Settings.from_env(env)
+        settings = Settings.from_env(env) if settings is None else settings
+        if not isinstance(settings, Settings):
+            raise TypeError(f"settings is {clipped(settings)}: it takes Settings, such as Settings(debug='true')")
         self.function = function if isinstance(function, Function) else Function(function)
         self.handle, self.debug = self.function.handle, settings.debug
         self.stream_request = self.function.stream_request  # the server asks for it
@@ -2107,24 +2129,30 @@ def default_target() -> str:
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "handler")
 
 
-def load_function(target: str = "") -> Function:
+def load_function(target: str | os.PathLike[str] = "") -> Function:
     """Import the function's module and return what it declares.
 
     Argument: target, a file, a folder that holds `handler.py`, or `module:function`; by default the folder `handler` beside this module.
     Raises SettingsError where target does not exist, LoadError where the module has no such entry point, and what the import raises.
     """
-    target = target or default_target()
+    if not isinstance(target, (str, os.PathLike)):
+        raise TypeError(f"target is {clipped(target)}: it takes a file, a folder with handler.py, or module:function")
+    target = os.fspath(target) or default_target()
     if os.path.isdir(target):
         return declared(import_file(os.path.join(target, "handler.py")), "handle")
     if os.path.isfile(target):
         return declared(import_file(target), "handle")
-    module, colon, name = target.partition(":")
-    if not colon or not name.isidentifier():
-        raise SettingsError(f"TARGET {clipped(target)} does not exist: it takes a file, a folder with handler.py, or module:function")
-    sys.path.insert(0, os.getcwd())
-    from importlib import import_module
+    module, _, name = target.partition(":")
+    if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        sys.path.insert(0, os.getcwd())
+        from importlib import import_module
 
-    return declared(import_module(module), name)
+        try:
+            return declared(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if not f"{module}.".startswith(f"{error.name}."):  # it is there, and imports one that is not
+                raise
+    raise SettingsError(f"TARGET {clipped(target)} does not exist: it takes a file, a folder with handler.py, or module:function")
 
 
 class LoadError(Exception):
@@ -2138,8 +2166,8 @@ def import_file(path: str) -> ModuleType:
     if not os.path.isfile(path):
         raise SettingsError(f"TARGET {clipped(folder)} holds no {file}")
     name = file.removesuffix(".py")
-    if "." in name:
-        raise SettingsError(f"TARGET {clipped(file)} cannot be imported: it takes a name without dots")
+    if "." in name or name == file:
+        raise SettingsError(f"TARGET {clipped(file)} cannot be imported: it takes a .py file, with a name without dots")
     from importlib import import_module
 
     package = type(sys)("function")
@@ -2165,7 +2193,7 @@ def declared(module: ModuleType, name: str) -> Function:
     raise LoadError(f"{where} defines no function {name}(event, context); it defines: {', '.join(defined) or 'none'}")
 
 
-def make_application(target: str = "") -> Application:
+def make_application(target: str | os.PathLike[str] = "") -> Application:
     """Make the application for another WSGI server: `waitress-serve --call watchdog_app:make_application`.
 
     Argument: target, a file, a folder that holds `handler.py`, or `module:function`, as for `load_function`, and with the same errors.
@@ -3597,8 +3625,6 @@ def invoke(
     instead of a 500. `startup` is not called. Settings are those of `os.environ`.
     Returns an Answer. Raises TypeError or ValueError, which names the argument, for one that is not valid.
     """
-    if not callable(handle) and not isinstance(handle, Function):
-        raise TypeError(f"handle is {clipped(handle)}: it takes a function of event and context")
     content, kind = invoked_body(body, json, form)
     request = invoked_request(method, target, content, kind, headers)
     environ = build_environ(request, base_environ("127.0.0.1", 8080), "127.0.0.1")
@@ -3623,7 +3649,10 @@ def invoked_body(body: Any, json: Any, form: Any) -> tuple[bytes, str]:
     if (body is not None) + (json is not REQUIRED) + (form is not None) > 1:
         raise TypeError("body, json and form are three ways to say the same: give one of them")
     if json is not REQUIRED:
-        return encode_json(json), JSON
+        try:
+            return encode_json(json), JSON
+        except ResultError as error:
+            raise TypeError(f"json is {clipped(json)}: it takes what JSON can say; {error}") from None
     if form is not None:
         from urllib.parse import urlencode
 
@@ -3632,7 +3661,7 @@ def invoked_body(body: Any, json: Any, form: Any) -> tuple[bytes, str]:
         return urlencode(form, doseq=True).encode("ascii"), "application/x-www-form-urlencoded"
     if not isinstance(body, (bytes, bytearray, str, type(None))):
         raise TypeError(f"body is {clipped(body)}: it takes bytes or text; json={{...}} sends JSON")
-    return (body.encode("utf-8") if isinstance(body, str) else bytes(body or b"")), ""
+    return (encode_text(body) if isinstance(body, str) else bytes(body or b"")), ""
 
 
 def invoked_request(method: str, target: str, content: bytes, kind: str, headers: HeadersArgument) -> Request:
@@ -3652,7 +3681,8 @@ def invoked_request(method: str, target: str, content: bytes, kind: str, headers
     try:
         request = parse_head(f"{method} {target} HTTP/1.1\r\n".encode() + b"".join(lines)[:-2])
     except (HTTPError, UnicodeEncodeError):
-        raise ValueError(f"target {clipped(target)} or headers are nothing that a server accepts: encode the target, as in %20") from None
+        what = f"method {method}, target {clipped(target)} or headers"
+        raise ValueError(f"{what} are nothing that a server accepts: encode the target, as in %20") from None
     request.body = content
     return request
 
@@ -3758,7 +3788,13 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool
     parser.add_argument("--reload", action="store_true", help="restart when a Python file of the function changes, and log each request")
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
     options = parser.parse_args(arguments)
-    return options.target, {"http_upstream_url": options.bind} if options.bind else {}, options.reload
+    if options.bind is None:
+        return options.target, {}, options.reload
+    try:
+        address(options.bind)
+    except ValueError:
+        parser.error(f"--bind={clipped(options.bind)} is not valid: it takes an address such as 127.0.0.1:5000")
+    return options.target, {"http_upstream_url": options.bind}, options.reload
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
 
 import pytest
 from conftest import FUNCTIONS, call, process, serving
 
 import watchdog_app
-from watchdog_app import Application, HTTPError, LoadError, Settings, SettingsError, load_function
+from watchdog_app import Application, Function, HTTPError, LoadError, Settings, SettingsError, load_function
 
 DEBUG = Settings(debug="true")
 
@@ -449,7 +450,53 @@ def test_handle_may_be_any_callable(folder):
     assert load_and_call(write(folder, handler=source)) == "called"
 
 
+def test_what_the_module_declares_is_looked_up_once(folder):
+    source = "def ready():\n    return True\n\ndef handle(event, context):\n    global handle, ready\n    handle = ready = None\n    return 'x'\n"
+    function = load_function(write(folder, handler=source))
+    assert [call(function).text, call(function).text, call(function, target="/_/ready").text] == ["x", "x", "OK\n"]
+
+
+def test_a_name_like_a_hooks_is_none(folder):
+    source = "def start_up(): 1 / 0\non_startup = Startup = start = shut_down = is_ready = start_up\nstream_requests = True\n\n"
+    function = load_function(write(folder, handler=source + HANDLE + "'x'\n"))
+    assert (function.startup, function.shutdown, function.ready, function.stream_request) == (None, None, None, False)
+
+
+@pytest.mark.parametrize(("value", "streams"), [("True", True), ("False", False)])
+def test_a_module_asks_for_requests_as_streams(value, streams, folder):
+    function = load_function(write(folder, handler=f"stream_request = {value}\n\n{HANDLE}'x'\n"))
+    assert Application(function, Settings(), {}).stream_request is streams
+
+
+def test_a_target_may_be_a_path(folder):
+    write(folder, handler=HANDLE + "'here'\n")
+    assert call(load_function(folder)).text == call(load_function(folder / "handler.py")).text == "here"
+
+
 # -- what cannot be loaded --
+
+
+@pytest.mark.parametrize("target", [5, None, b"handler", ["handler"]])
+@pytest.mark.parametrize("load", [load_function, watchdog_app.make_application])
+def test_a_target_of_another_type_is_an_error_that_names_it(load, target):
+    with pytest.raises(TypeError, match=r"target is .*: it takes a file, a folder with handler\.py, or module:function"):
+        load(target)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        pytest.param(lambda: Function(None), "handle is None: it takes a function of event and context", id="handle"),
+        pytest.param(lambda: Application("handler"), "handle is 'handler': it takes a function of event and context", id="function"),
+        pytest.param(lambda: Function(raises, startup=5), "startup is 5: it takes a function, or None", id="startup"),
+        pytest.param(lambda: Function(raises, shutdown="x"), "shutdown is 'x': it takes a function, or None", id="shutdown"),
+        pytest.param(lambda: Function(raises, ready=True), "ready is True: it takes a function, or None", id="ready"),
+        pytest.param(lambda: Application(raises, {"debug": "true"}), "settings is {'debug': 'true'}: it takes Settings", id="settings"),
+    ],
+)
+def test_wrong_use_names_the_argument_and_what_it_takes(make, says):
+    with pytest.raises(TypeError, match=says):
+        make()
 
 
 @pytest.mark.parametrize(
@@ -460,9 +507,17 @@ def test_handle_may_be_any_callable(folder):
         pytest.param("/nowhere/at/all", id="absolute"),
         pytest.param("module:", id="no function"),
         pytest.param("module:not a name", id="no name of a function"),
+        pytest.param(":handle", id="no module"),
+        pytest.param("..module:handle", id="relative module"),
+        pytest.param("no/where:handle", id="path with a function"),
+        pytest.param("nowhere:handle", id="module"),
+        pytest.param("nowhere.at.all:handle", id="module of a package"),
+        pytest.param("shop.orders:handle", id="module of what is no package"),
+        pytest.param("shop.py:handle", id="file with a function"),
     ],
 )
 def test_a_target_that_does_not_exist_is_named_on_one_line(target, folder, monkeypatch):
+    write(folder, shop=HANDLE + "'x'\n")
     monkeypatch.chdir(folder)
     with pytest.raises(SettingsError) as caught:
         load_function(target)
@@ -478,11 +533,19 @@ def test_a_target_is_escaped_and_cut(folder):
     assert len(str(caught.value)) < 300
 
 
-def test_a_file_whose_name_has_dots_is_a_wrong_target(folder):
-    file = folder / "app.old.py"
+@pytest.mark.parametrize("name", ["app.old.py", "app", "app.txt"])
+def test_a_file_that_cannot_be_a_module_is_a_wrong_target(name, folder):
+    file = folder / name
     file.write_text(HANDLE + "1\n")
-    with pytest.raises(SettingsError, match="a name without dots"):
+    with pytest.raises(SettingsError, match=rf"TARGET '{re.escape(name)}' cannot be imported: it takes a \.py file, with a name without dots"):
         load_function(str(file))
+
+
+def test_a_module_that_imports_what_is_missing_is_there(folder, monkeypatch):
+    write(folder, shop="import no_such_module_at_all\n")
+    monkeypatch.chdir(folder)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
+        load_function("shop:order")
 
 
 def test_an_application_for_another_server_is_made_of_a_target(folder):

@@ -63,6 +63,13 @@ async def returns_an_async_generator(event, context):
     return texts(), 201, {"X-A": "b"}
 
 
+async def returns_one_with_a_content_type(event, context):
+    async def texts():
+        yield "a"
+
+    return texts(), {"content-type": "text/csv"}
+
+
 async def yields_nothing(event, context):
     for item in ():
         yield item
@@ -103,6 +110,7 @@ CASES = [
     pytest.param(returns_a_generator, 200, HTML, b"ab", id="coroutine that returns a generator"),
     pytest.param(returns_an_async_generator, 201, HTML, b"ab", id="coroutine that returns an async generator in a tuple"),
     pytest.param(lambda event, context: Countdown(), 200, HTML, b"210", id="asynchronous iterator"),
+    pytest.param(returns_one_with_a_content_type, 200, "text/csv", b"a", id="async generator with its own content-type"),
     pytest.param(yields_nothing, 200, BINARY, b"", id="async generator without items"),
     pytest.param(no_content, 204, None, b"", id="async generator where no body is allowed"),
 ]

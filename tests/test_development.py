@@ -127,14 +127,21 @@ def test_exception_is_a_500_or_let_through(handle, log):
     ("arguments", "named", "says"),
     [
         pytest.param(("GET",), {"handle": None}, "handle is None: it takes a function of event and context", id="handle"),
+        pytest.param(("GET",), {"handle": "handler"}, "handle is 'handler': it takes a function of event and context", id="name of a handle"),
         pytest.param(("G T",), {}, "method is 'G T': it takes a word", id="method"),
         pytest.param((7,), {}, "method is 7: it takes a word", id="method of another type"),
+        pytest.param(("TRACE",), {}, "method TRACE, target '/' or headers are nothing that a server accepts", id="method that is refused"),
         pytest.param(("GET", "a"), {}, "target is 'a': it takes a path", id="target"),
         pytest.param(("GET", "/a b"), {}, "target '/a b' or headers .*: encode the target", id="target with a space"),
         pytest.param((), {"body": {"a": 1}}, "body is {'a': 1}: it takes bytes or text; json=", id="body"),
+        pytest.param((), {"body": "\ud800"}, r"body '\\ud800' is not valid Unicode", id="body that is no Unicode"),
+        pytest.param((), {"json": {"a": echo}}, "json is {'a': <function echo .*: it takes what JSON can say", id="JSON"),
+        pytest.param((), {"json": float("nan")}, "json is nan: it takes what JSON can say", id="JSON of NaN"),
         pytest.param((), {"body": "x", "json": 1}, "body, json and form are three ways", id="two bodies"),
         pytest.param((), {"form": "x"}, "form is 'x': it takes a dict", id="form"),
         pytest.param((), {"headers": {"X": "a\nb"}}, "headers are not valid: .* header X with value", id="header"),
+        pytest.param((), {"headers": {"X": 5}}, "headers are not valid: .* header X with value 5", id="number as a header"),
+        pytest.param((), {"headers": {"Host": "a b"}}, "or headers are nothing that a server accepts", id="header that is refused"),
         pytest.param((), {"headers": 7}, "headers are not valid: they take a dict or pairs", id="headers"),
     ],
 )
@@ -231,6 +238,6 @@ def test_program_that_does_not_end_when_asked_is_ended(monkeypatch):
 
 
 def test_help_and_version():
-    for flag, says in {"--help": "--reload", "--version": "watchdog_app 0."}.items():
+    for flag, says in {"--help": ["TARGET", "--bind HOST:PORT", "--reload", "--version", "--help"], "--version": ["watchdog_app 0."]}.items():
         shown = subprocess.run([sys.executable, str(ROOT / "watchdog_app.py"), flag], capture_output=True, text=True, check=True, timeout=DEADLINE)
-        assert says in shown.stdout
+        assert all(text in shown.stdout for text in says)

@@ -121,6 +121,10 @@ def test_json_is_read_whatever_the_content_type(content_type):
     assert posted(' {"ü": [1, 2.5, null, true]}\n'.encode(), content_type).json() == {"ü": [1, 2.5, None, True]}
 
 
+def test_json_may_begin_with_a_byte_order_mark():
+    assert posted(b"\xef\xbb\xbf[1]").json() == [1]
+
+
 def test_json_may_be_a_plain_value():
     assert posted(b"0").json() == 0
 
@@ -456,6 +460,13 @@ def test_a_missing_name_can_be_caught(look_up):
     assert answer.text.startswith("caught ") and "wanted" in answer.text
 
 
+@pytest.mark.parametrize(("length", "shown"), [(98, 100), (99, 100), (500, 100), (10, 12)])  # with its quotes
+@pytest.mark.parametrize("look_up", MISSING)
+def test_a_missing_name_is_cut_at_100_characters(look_up, length, shown):
+    answer = call(lambda event, context: look_up(event, "x" * length), "POST", body=b"a=1", CONTENT_TYPE=FORM)
+    assert len("'" + answer.text.rstrip("\n").partition("'")[2]) == shown
+
+
 def test_a_missing_name_says_of_what_kind_it_is():
     event = posted(b"a=1", FORM)
     for values, kind in ((event.query, "query"), (event.headers, "header"), (event.form(), "form"), (event.cookies, "cookie")):
@@ -466,6 +477,36 @@ def test_a_missing_name_says_of_what_kind_it_is():
 def test_a_key_error_of_the_function_is_a_500(log):
     assert call(lambda event, context: {}["wanted"]).status == 500
     assert "KeyError: 'wanted'" in log.getvalue()
+
+
+# -- wrong use --
+
+
+@pytest.mark.parametrize("kind", ["query", "headers", "cookies", "form"])
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        pytest.param(lambda values: values[5], "name is 5: it takes text", id="number as a name"),
+        pytest.param(lambda values: values[["a"]], r"name is \['a'\]: it takes text", id="list as a name"),
+        pytest.param(lambda values: values.get(None), "name is None: it takes text", id="get, None as a name"),
+        pytest.param(lambda values: values.get(["a"]), r"name is \['a'\]: it takes text", id="get, list as a name"),
+        pytest.param(lambda values: values.getlist(b"a"), "name is b'a': it takes text", id="getlist, bytes as a name"),
+        pytest.param(lambda values: values.get("a", 0, "int"), "type is 'int': it takes a function of text, such as int", id="get, text as a type"),
+        pytest.param(lambda values: values.get("none", type=5), "type is 5: it takes a function", id="get, missing, number as a type"),
+    ],
+)
+def test_wrong_use_of_a_mapping_names_the_argument_and_is_the_functions_fault(kind, use, says, log):
+    values = {
+        "query": lambda event: event.query,
+        "headers": lambda event: event.headers,
+        "cookies": lambda event: event.cookies,
+        "form": lambda event: event.form(),
+    }[kind]
+    event = event_of("/?a=1", "A: 1", "Cookie: a=1", f"Content-Type: {FORM}", body=b"a=1")
+    with pytest.raises(TypeError, match=says):
+        use(values(event))
+    assert call(lambda event, context: use(values(event)), target="/?a=1", HTTP_A="1", CONTENT_TYPE=FORM).status == 500
+    assert 5 not in values(event) and ["a"] not in values(event)
 
 
 # -- environ, vars, repr --
@@ -534,6 +575,18 @@ def test_the_hostname():
 def test_the_name_and_the_namespace_of_a_function():
     context = context_of({"OPENFAAS_NAME": "hello", "OPENFAAS_NAMESPACE": "openfaas-fn"})
     assert (context.function_name, context.namespace) == ("hello", "openfaas-fn")
+
+
+@pytest.mark.parametrize(("env", "namespace"), [({}, "team-a"), ({"OPENFAAS_NAMESPACE": "team-b"}, "team-b"), ({"OPENFAAS_NAMESPACE": ""}, "team-a")])
+def test_the_namespace_is_the_service_accounts_where_the_environment_has_none(env, namespace, tmp_path, monkeypatch):
+    (tmp_path / "namespace").write_text("team-a\n")
+    plain = open
+
+    def redirected(path, *arguments, **named):
+        return plain(tmp_path / "namespace" if path == "/var/run/secrets/kubernetes.io/serviceaccount/namespace" else path, *arguments, **named)
+
+    monkeypatch.setattr("builtins.open", redirected)
+    assert context_of(env).namespace == namespace
 
 
 def test_the_namespace_is_read_from_a_file(tmp_path):
@@ -658,12 +711,48 @@ def test_a_secret(content, text, tmp_path):
     assert context_of(secret_dir=str(tmp_path)).secret("key") == text
 
 
-def test_a_secret_is_read_again_when_it_is_replaced(tmp_path):
+def link_to(file, target):
+    """Let `file` be a link to `target` from one moment to the next."""
+    new = file.with_name("new")
+    new.symlink_to(target)
+    new.replace(file)
+
+
+def rewrite(folder, text):
+    """Write a secret into the same file, a millisecond later by its time."""
+    file = folder / "key"
+    later = file.stat().st_mtime_ns + 1_000_000 if file.exists() else 0
+    file.write_text(text)
+    os.utime(file, ns=(later, later))
+
+
+def replace(folder, text):
+    """Put another file in its place."""
+    (folder / "other").write_text(text)
+    (folder / "other").replace(folder / "key")
+
+
+def relink(folder, text):
+    """Let it be a link to another file."""
+    (folder / text).write_text(text)
+    link_to(folder / "key", text)
+
+
+def relink_folder(folder, text):
+    """Let the folder that it is linked through be another one, as Kubernetes does: the secret's own link stays."""
+    (folder / f"..{text}").mkdir()
+    (folder / f"..{text}" / "key").write_text(text)
+    link_to(folder / "..data", f"..{text}")
+    if not (folder / "key").exists():
+        (folder / "key").symlink_to("..data/key")
+
+
+@pytest.mark.parametrize("texts", [("one", "two"), ("one", "three")], ids=["same length", "another length"])
+@pytest.mark.parametrize("change", [rewrite, replace, relink, relink_folder])
+def test_a_secret_is_read_again_when_it_changes(change, texts, tmp_path):
     context = context_of(secret_dir=str(tmp_path))
-    for text in ("one", "two"):  # as Kubernetes does, by a link to another file
-        (tmp_path / text).write_text(text)
-        (tmp_path / "new").symlink_to(text)
-        (tmp_path / "new").replace(tmp_path / "key")
+    for text in texts:
+        change(tmp_path, text)
         assert context.secret("key") == text
 
 

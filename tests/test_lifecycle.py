@@ -101,7 +101,7 @@ def test_bind_wins_over_the_environment(function):
     file = function("def handle(event, context): return 'bound'")
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    env = clean_env(upstream_url="http://127.0.0.1:1")
+    env = clean_env(upstream_url="http://127.0.0.1:1", http_upstream_url="http://127.0.0.1:1")
     popen = subprocess.Popen([sys.executable, ROOT / "watchdog_app.py", file, "--bind", f"127.0.0.1:{port}"], env=env, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: answers(port), "an answer")
@@ -130,6 +130,44 @@ def answers(port):
 )
 def test_command_line_says_what_to_run_and_where(arguments, target, flags):
     assert watchdog_app.parse_arguments(arguments) == (target, flags, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["--bind", "5000"], "--bind='5000' is not valid: it takes an address such as 127.0.0.1:5000", id="bind"),
+        pytest.param(["--bind="], "--bind='' is not valid: it takes an address such as 127.0.0.1:5000", id="bind to nothing"),
+        pytest.param(["--bind"], "argument --bind: expected one argument", id="bind without an address"),
+        pytest.param(["--port", "5000"], "unrecognized arguments: --port", id="unknown flag"),
+        pytest.param(["a.py", "b.py"], "unrecognized arguments: b.py", id="two targets"),
+    ],
+)
+def test_wrong_command_line_names_the_argument_and_ends_with_status_2(arguments, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        watchdog_app.parse_arguments(arguments)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_program_with_a_wrong_command_line_ends_with_status_2():
+    command = [sys.executable, ROOT / "watchdog_app.py", "--bind", "5000"]
+    done = subprocess.run(command, env=clean_env(), capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--bind='5000' is not valid" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("supervised", "number", "seconds"),
+    [
+        pytest.param(True, signal.SIGTERM, 3 + 7 + watchdog_app.LATE, id="of-watchdog accepts for healthcheck_interval"),
+        pytest.param(True, signal.SIGINT, 7, id="SIGINT under of-watchdog"),
+        pytest.param(False, signal.SIGTERM, watchdog_app.MOMENT + 7, id="alone"),
+        pytest.param(False, signal.SIGINT, 7, id="SIGINT alone"),
+    ],
+)
+def test_time_until_the_process_is_gone_after_a_signal(supervised, number, seconds):
+    life = watchdog_app.Life(watchdog_app.Settings(healthcheck_interval="3s", write_timeout="7s"), supervised, None)
+    assert life.begin_stop(number) == seconds
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -260,6 +298,16 @@ def test_lock_file_is_the_watchdogs_without_suppress_lock(function, tmp_path):
         assert not (tmp_path / ".lock").exists()
 
 
+@pytest.mark.parametrize(("ready_on", "during_startup"), [("listen", b"true"), ("startup", b"false")])
+def test_lock_file_is_there_once_it_listens_or_after_startup(ready_on, during_startup, function, tmp_path):
+    source = f"from os.path import exists\nSEEN = []\ndef startup(context): SEEN.append(exists({str(tmp_path / '.lock')!r}))\n"
+    source += f"def handle(event, context): return [SEEN[0], exists({str(tmp_path / '.lock')!r})]\n"
+    with process(function(source), suppress_lock="true", ready_on=ready_on, TMPDIR=str(tmp_path)) as program:
+        wait_for(program.answers, "an answer")
+        with connect(program.port) as sock:
+            assert ask(sock).body == b"[%b,true]" % during_startup
+
+
 def test_lock_file_that_cannot_be_written_ends_the_start_with_one_line(function, tmp_path):
     with process(function("def handle(event, context): return 'x'"), suppress_lock="true", TMPDIR=str(tmp_path / "missing")) as program:
         status, log = program.end()
@@ -387,4 +435,4 @@ def test_start_of_the_program_loads_no_more(function):
         wait_for(program.answers, "an answer")
         with connect(program.port) as sock:
             loaded = set(ask(sock).text.split())
-    assert loaded & {"http.client", "email", "asyncio", "logging", "json", "traceback"} == set()
+    assert loaded & {*FORBIDDEN_AT_START, "json", "traceback"} == set()

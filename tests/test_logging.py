@@ -102,6 +102,20 @@ def test_log_level(level, shown, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("level", "shown"),
+    [("debug", ["INFO", "WARNING", "ERROR"]), ("info", ["INFO", "WARNING", "ERROR"]), ("warning", ["WARNING", "ERROR"]), ("error", ["ERROR"])],
+)
+def test_log_level_holds_for_the_runtimes_own_records(level, shown, tmp_path):
+    file = tmp_path / "handler.py"
+    file.write_text("def handle(event, context): return {'statusCode': 200, 'body': 'x', 'more': 1}\ndef shutdown(context): 1 / 0\n")
+    with process(file, log_level=level) as program:
+        wait_for(program.answers, "an answer")
+        program.popen.terminate()
+        log = program.end()[1]
+    assert [line.split()[0] for line in log.splitlines() if line[0] != " "] == shown
+
+
+@pytest.mark.parametrize(
     ("set_up", "line"),
     [
         pytest.param("logging.basicConfig(format='own %(message)s %(call_id)s', level='INFO')", "own x id-7", id="basicConfig"),

@@ -1,12 +1,19 @@
 """The README says what is so: its commands and blocks run, and its tables equal the code."""
 
 import ast
+import dataclasses
+import datetime
+import decimal
+import enum
+import inspect
+import io
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -19,14 +26,18 @@ from conftest import (
     clean_env,
     connect_and_get,
     copy_checkout,
+    process,
     python_blocks,
+    read_answer,
     run_program,
+    serving,
     table_rows,
     wait_for,
 )
 
 import watchdog_app
 
+REAL = shutil.which("fwatchdog")
 README = (ROOT / "README.md").read_text()
 BLOCKS = python_blocks("README.md")
 MODULE = (ROOT / "watchdog_app.py").read_text()
@@ -61,10 +72,34 @@ def test_settings_are_those_of_the_code():
     assert documented == {name: default for name, (_, default) in watchdog_app.SETTINGS.items()}
 
 
-def test_build_arguments_are_those_of_the_dockerfile():
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    rows = re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE)
-    assert set(rows) == set(re.findall(r"^ARG ([A-Z_]+)", dockerfile, re.MULTILINE))
+@pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH")
+def test_settings_with_a_star_are_of_watchdogs_too():
+    program = Path(REAL).read_bytes()
+    starred = [names(row[0])[0] for row in table("settings") if row[0].endswith("*")]
+    assert len(starred) == 8
+    assert [name for name in starred if name.encode() not in program] == []
+
+
+def test_build_arguments_and_their_defaults_are_those_of_the_dockerfile():
+    defaults = dict(re.findall(r'^ARG ([A-Z_]+)="?(.*?)"?$', (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    rows = {row[0].strip("`"): row[1] for row in table("arguments")}
+    assert rows.keys() == defaults.keys()
+    in_words = {name for name, default in rows.items() if default and default[0] != "`"}
+    assert in_words == {"TEST_COMMAND"}
+    assert [name for name in rows.keys() - in_words if rows[name].strip("`") != defaults[name]] == []
+
+
+def test_hooks_are_those_of_the_code():
+    documented = {name: bool(argument) for row in table("hooks") for name, argument in re.findall(r"^`(\w+)\((\w*)\)`", row[0])}
+    parameters = set(inspect.signature(watchdog_app.Function).parameters) - {"handle", "stream_request"}
+    assert documented.keys() == parameters
+    seen = []
+    hooks = {name: lambda *arguments, name=name: seen.append((name, len(arguments))) for name in parameters}
+    application = watchdog_app.Application(watchdog_app.Function(lambda event, context: None, **hooks), watchdog_app.Settings(), {})
+    application.startup()
+    application({"REQUEST_METHOD": "GET", "PATH_INFO": "/_/ready"}, lambda status, headers: None)
+    application.shutdown()
+    assert seen == [("startup", documented["startup"]), ("ready", documented["ready"]), ("shutdown", documented["shutdown"])]
 
 
 def test_event_has_what_the_table_names():
@@ -78,15 +113,152 @@ def test_context_has_what_the_table_names():
     assert {name for row in table("context") for name in names(row[0])} == public
 
 
-def test_results_have_the_status_and_type_of_the_table():
-    rows = table("results")
-    samples = [{"statusCode": 201, "body": "x"}, {"a": 1}, "x", b"x", None, ("x", 202), iter(["x"])]
-    for row, sample in zip(rows, samples, strict=False):
-        answer = call(lambda event, context, sample=sample: sample)
-        if row[1].isdigit():
-            assert answer.status == int(row[1])
-        if row[2].startswith("`"):
-            assert f"`{answer.header('Content-Type')}`" == row[2]
+@dataclasses.dataclass
+class Order:
+    number: int
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+async def items(*values):
+    for value in values:
+        yield value
+
+
+def response(environ, start_response):
+    start_response("202 Accepted", [("Content-Type", "text/x-own")])
+    return [b"x"]
+
+
+HTML, BINARY, JSON, LINES, OWN = "text/html; charset=utf-8", "application/octet-stream", "application/json", "application/x-ndjson", "text/x-own"
+# What the first column of the results' table names -> a result of that kind, made anew, and its status, Content-Type and body
+SAMPLES = {
+    "statusCode": (lambda: {"statusCode": 201, "body": "x"}, 201, HTML, b"x"),
+    "status_code": (lambda: {"status_code": 201, "response": b"x"}, 201, BINARY, b"x"),
+    "headers": (lambda: {"headers": {"Content-Type": OWN}, "body": [1]}, 200, OWN, b"[1]"),
+    "body": (lambda: {"body": {"a": 1}}, 200, JSON, b'{"a":1}'),
+    "response": (lambda: {"response": "x"}, 200, HTML, b"x"),
+    "dict": (lambda: {"a": 1}, 200, JSON, b'{"a":1}'),
+    "list": (lambda: [1], 200, JSON, b"[1]"),
+    "set": (lambda: {1}, 200, JSON, b"[1]"),
+    "int": (lambda: 1, 200, JSON, b"1"),
+    "float": (lambda: 1.5, 200, JSON, b"1.5"),
+    "bool": (lambda: True, 200, JSON, b"true"),
+    "dataclass": (lambda: Order(1), 200, JSON, b'{"number":1}'),
+    "datetime": (lambda: datetime.datetime(2024, 2, 29), 200, JSON, b'"2024-02-29T00:00:00"'),
+    "Decimal": (lambda: decimal.Decimal("1.10"), 200, JSON, b'"1.10"'),
+    "UUID": (lambda: uuid.UUID(int=1), 200, JSON, b'"00000000-0000-0000-0000-000000000001"'),
+    "Enum": (lambda: Color.RED, 200, JSON, b'"red"'),
+    "Path": (lambda: Path("/a"), 200, JSON, b'"/a"'),
+    "str": (lambda: "ü", 200, HTML, b"\xc3\xbc"),
+    "bytes": (lambda: b"x", 200, BINARY, b"x"),
+    "bytearray": (lambda: bytearray(b"x"), 200, BINARY, b"x"),
+    "memoryview": (lambda: memoryview(b"x"), 200, BINARY, b"x"),
+    "None": (lambda: None, 204, None, b""),
+    "(body, status)": (lambda: ("x", 201), 201, HTML, b"x"),
+    "(body, headers)": (lambda: ([1], {"Content-Type": OWN}), 200, OWN, b"[1]"),
+    "(body, status, headers)": (lambda: (b"x", 201, {}), 201, BINARY, b"x"),
+    "open file": (lambda: io.BytesIO(b"x"), 200, BINARY, b"x"),
+    "generator": (lambda: (text for text in ("a", "b")), 200, HTML, b"ab"),
+    "iterator": (lambda: iter([{"a": 1}, [2]]), 200, LINES, b'{"a":1}\n[2]\n'),
+    "async generator": (lambda: items(b"a", "b"), 200, BINARY, b"ab"),
+    "WSGI response": (lambda: response, 202, OWN, b"x"),
+}
+NAMED = r"`([^`]+)`|(dataclass|open file|async generator|generator|iterator|WSGI response)"
+RESULTS = [pytest.param(row, code or word, id=code or word) for row in table("results") for code, word in re.findall(NAMED, row[0])]
+
+
+def test_results_of_the_table_are_those_that_have_a_sample():
+    assert {row.values[1] for row in RESULTS} == SAMPLES.keys()
+
+
+@pytest.mark.parametrize(("row", "name"), RESULTS)
+def test_result_has_the_status_and_type_of_the_table(row, name):
+    make, status, kind, body = SAMPLES[name]
+    answer = call(lambda event, context: make())
+    assert (answer.status, answer.header("Content-Type"), answer.body) == (status, kind, body)
+    assert row[1] == str(status) or not row[1].isdigit()
+    assert row[2] == f"`{kind}`" or row[2][:1] != "`"
+
+
+def fails(event, context):
+    return 1 / 0
+
+
+def exits(event, context):
+    sys.exit(0)
+
+
+def has_a_bad_status(event, context):
+    return "x", 999
+
+
+def is_no_json(event, context):
+    return {"a": fails}
+
+
+def breaks_off(event, context):
+    yield "x"
+    fails(event, context)
+
+
+# What the first column of the faults' table says -> functions of that kind, or what the program is started with
+CALLS = {
+    "`handle` raises, or calls `sys.exit`": [fails, exits],
+    "the result cannot be sent": [has_a_bad_status, is_no_json],
+    "a stream fails after its first item": [breaks_off],
+    "the caller goes away": [],  # test_async.py, test_exchange.py and test_streams.py see to that
+}
+HANDLE = "def handle(event, context): pass\n"
+STARTS = {
+    "the module cannot be imported, has no `handle`, or `startup` fails": [
+        ({"handler": "import no_such_module\n" + HANDLE}, {}, "Traceback"),
+        ({"handler": "def handler(event, context): pass\n"}, {}, "it defines: handler"),
+        ({"handler": "def startup(context): 1 / 0\n" + HANDLE}, {}, "Traceback"),
+    ],
+    "a setting is not valid, or the file or folder does not exist": [
+        ({"handler": HANDLE}, {"threads": "none"}, "threads='none'"),
+        ({}, {}, "handler.py"),
+    ],
+}
+
+
+def fault_rows(samples):
+    """Return each row of the faults' table that is in `samples`, with each of its samples."""
+    numbered = [(row, number, sample) for row in table("faults") for number, sample in enumerate(samples.get(row[0], []), 1)]
+    return [pytest.param(row, sample, id=f"{row[0]}, {number}") for row, number, sample in numbered]
+
+
+def test_faults_of_the_table_are_those_that_have_a_sample():
+    assert [row[0] for row in table("faults")] == [*CALLS, *STARTS]
+
+
+@pytest.mark.parametrize(("row", "function"), fault_rows(CALLS))
+def test_fault_of_a_call_is_answered_as_the_table_says(row, function, log):
+    with serving(function, debug="true") as server:
+        data = server.talk(b"GET /orders HTTP/1.1\r\nHost: test\r\nX-Call-Id: id-7\r\n\r\n")
+    if "cut" in row[1]:
+        assert data.endswith(b"\r\n\r\n1\r\nx\r\n")
+    else:
+        answer = read_answer(data)[0]
+        assert str(answer.status) in row[1] or row[1] == "the same"
+        assert "id-7" in answer.text and "Traceback" in answer.text
+    assert log.getvalue().count("ERROR") == 1
+    assert all(text in log.getvalue() for text in ("id-7", "GET", "/orders", "Traceback"))
+
+
+@pytest.mark.parametrize(("row", "start"), fault_rows(STARTS))
+def test_fault_at_the_start_ends_as_the_table_says(row, start, tmp_path):
+    sources, settings, says = start
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    with process(tmp_path, **settings) as program:
+        status, log = program.end()
+    assert row[2].endswith(f"exit status {status}")
+    assert log.count("ERROR") == 1 and says in log
+    assert log.count("\n") == 1 or "one line" not in row[2]
 
 
 def test_picture_is_the_modules():

@@ -154,6 +154,7 @@ def test_none_is_204_without_a_content_type():
         pytest.param({"statusCode": 304, "body": b""}, id="empty bytes"),
         pytest.param((None, 204), id="tuple"),
         pytest.param(("", 204), id="tuple of an empty str"),
+        pytest.param((None, 304, {"Content-Type": "text/plain"}), id="own Content-Type"),
     ],
 )
 def test_an_empty_body_where_none_is_allowed_is_no_fault(result, log):
@@ -494,8 +495,20 @@ def test_header_injection_does_not_reach_the_wire(headers, shown, log):
     assert answer.header("Set-Cookie") is None
 
 
-def test_a_long_value_is_cut_in_the_log(log):
-    call(returning({"statusCode": 200, "body": "x", "headers": {"X-Bad": "\n" + "y" * 5000}}))
+@pytest.mark.parametrize(
+    "result",
+    [
+        pytest.param({"headers": {"X-Bad": "\n" + "y" * 5000}}, id="header"),
+        pytest.param({"headers": {"X Bad" + "y" * 5000: "a"}}, id="header name"),
+        pytest.param({"headers": ["y" * 5000]}, id="headers"),
+        pytest.param({"statusCode": "y" * 5000}, id="status"),
+        pytest.param({"body": [Document(), "y" * 5000][::-1]}, id="body"),
+        pytest.param({"body": "\ud800" + "y" * 5000}, id="text that is no Unicode"),
+        pytest.param({"body": iter([("y" * 5000,)])}, id="item"),
+    ],
+)
+def test_a_long_value_is_cut_in_the_log(result, log):
+    assert call(returning(result)).status == 500
     assert "y" * 50 in log.getvalue() and "y" * 200 not in log.getvalue()
 
 
@@ -803,19 +816,21 @@ def test_an_http_error_from_a_subclass():
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "says"),
     [
-        pytest.param(HTTPError(99), id="status"),
-        pytest.param(HTTPError(404, Document()), id="body"),
-        pytest.param(HTTPError(404, "x", {"X-Bad": "a\nb"}), id="headers"),
+        pytest.param(HTTPError(99), "status 99 cannot be sent: it takes a number from 200 to 599", id="status"),
+        pytest.param(HTTPError("gone"), "status 'gone' cannot be sent: it takes a number from 200 to 599", id="text as a status"),
+        pytest.param(HTTPError(404, Document()), "of type Document cannot be sent as JSON", id="body"),
+        pytest.param(HTTPError(404, "x", {"X-Bad": "a\nb"}), "header X-Bad with value 'a\\nb' cannot be sent: it takes latin-1 text", id="header"),
+        pytest.param(HTTPError(404, "x", 5), "headers 5 cannot be sent: they take a dict or a list of (name, value)", id="headers"),
     ],
 )
-def test_an_http_error_that_cannot_be_sent_is_a_500(error, log):
+def test_an_http_error_that_cannot_be_sent_is_a_500_and_the_log_says_what_it_takes(error, says, log):
     def handle(event, context):
         raise error
 
     assert call(handle).status == 500
-    assert "ResultError" in log.getvalue()
+    assert "ResultError: " in log.getvalue() and says in log.getvalue()
 
 
 @pytest.mark.parametrize("fault", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])

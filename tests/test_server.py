@@ -486,6 +486,28 @@ def test_request_that_does_not_get_on_is_refused(sent, rest, seconds):
         assert (answer.status, answer.closes, behind) == (408, True, b"")
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(4, 200), (6, 408)])
+@pytest.mark.parametrize("length", [pytest.param(0, id="nothing has come"), pytest.param(2, id="little"), pytest.param(50_000, id="much")])
+def test_body_has_read_timeout_to_get_on(length, seconds, status):
+    with clocked(lambda event, context: "x", read_timeout="5s") as (clock, server), server.connect() as sock:
+        sock.sendall(POST + b"Content-Length: %d\r\n\r\n" % (length + 3) + b"x" * length)
+        wait_for(lambda: body_received(server) == length, "the first part")
+        clock.advance(server, seconds)
+        answer = ask(sock, raw=b"end") if status == 200 else read_answer(read_all(sock))[0]
+        assert answer.status == status
+
+
+def test_body_that_trickles_has_read_timeout_in_all():
+    with clocked(lambda event, context: "x", read_timeout="5s") as (clock, server), server.connect() as sock:
+        sock.sendall(POST + b"Content-Length: 5\r\n\r\na")
+        wait_for(lambda: body_received(server) == 1, "the first byte")
+        clock.advance(server, 4)
+        sock.sendall(b"b")
+        wait_for(lambda: body_received(server) == 2, "the second byte")
+        clock.advance(server, 2)
+        assert read_answer(read_all(sock))[0].status == 408
+
+
 @pytest.mark.parametrize(("sent", "rest", "seconds"), HALF)
 def test_request_that_gets_on_just_in_time_is_served(sent, rest, seconds):
     with begun(sent) as (clock, server, sock):
@@ -593,6 +615,16 @@ def test_idle_connection_is_kept_longer_than_the_watchdog_may_reuse_it(sent, len
         assert not open_after or ask(sock).status == 200
 
 
+@pytest.mark.parametrize(("seconds", "kept"), [(299, True), (301, False)])
+def test_idle_connection_is_kept_for_keep_alive(seconds, kept):
+    with clocked(lambda event, context: "x", keep_alive="5m") as (clock, server), server.connect() as sock:
+        assert ask(sock).status == 200
+        wait_for(lambda: is_waiting(connections(server)[0], asked=True, blank_lines=False), "the end of the exchange")
+        server.server.next_sweep = clock.now
+        clock.advance(server, seconds)
+        assert is_kept(server, sock) == kept
+
+
 def test_deadlines_are_looked_at_once_a_second_at_most():
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as first, contextlib.ExitStack() as stack:
         wait_for(lambda: len(connections(server)) == 1, "the first connection")
@@ -631,9 +663,9 @@ def take_answer(sock, length):
 
 
 @contextlib.contextmanager
-def answering_a_slow_reader(function):
+def answering_a_slow_reader(function, **settings):
     """Serve with a clock a peer that takes nothing, and wait until its socket is full."""
-    with clocked(function) as (clock, server), server.connect() as sock:
+    with clocked(function, **settings) as (clock, server), server.connect() as sock:
         sock.sendall(GET % b"")
         wait_for(lambda: [c.mask for c in connections(server)] == [watchdog_app.OUT], "a full socket")
         yield clock, server, sock
@@ -643,6 +675,20 @@ def test_peer_that_takes_nothing_for_write_timeout_is_cut():
     with answering_a_slow_reader(lambda event, context: b"x" * LARGE) as (clock, server, _):
         clock.advance(server, 31)
         wait_for(lambda: not connections(server), "the end of the connection")
+
+
+@pytest.mark.parametrize(("seconds", "cut"), [(4, False), (6, True)])
+def test_peer_has_write_timeout_to_take_something(seconds, cut):
+    with answering_a_slow_reader(lambda event, context: b"x" * LARGE if event.path == "/" else "x", write_timeout="5s") as (clock, server, sock):
+        clock.advance(server, seconds)
+        with server.connect() as other:  # the leader had a turn
+            other.sendall(GET % b"other")
+            assert next_answer(other).status == 200
+        if cut:
+            wait_for(lambda: not connections(server), "the end of the connection")
+        else:
+            sock.shutdown(socket.SHUT_WR)
+            assert read_answer(read_all(sock))[0].body == b"x" * LARGE
 
 
 def test_peer_that_takes_something_within_write_timeout_is_not_cut():

@@ -1,7 +1,9 @@
 """Environment variables -> Settings."""
 
+import re
+
 import pytest
-from conftest import serving
+from conftest import ROOT, serving
 
 from watchdog_app import SETTINGS, Settings, SettingsError, address, count, duration, go_duration, size, switch
 
@@ -210,16 +212,21 @@ def test_without_variables_the_defaults_hold():
     assert (settings.read_timeout, settings.write_timeout, settings.healthcheck_interval) == (30.0, 30.0, 30.0)
     assert (settings.suppress_lock, settings.ready_on, settings.debug) == (False, "listen", False)
     assert (settings.threads, settings.max_body, settings.max_head, settings.keep_alive) == (512, 100 << 20, 256 << 10, 120.0)
+    assert (settings.log_level, settings.log_format, settings.secret_dir) == (20, "text", "/var/openfaas/secrets")
 
 
 def test_every_variable_is_read_from_the_mapping():
-    settings = Settings.from_env(
-        {"upstream_url": "http://[::1]:81", "exec_timeout": "1m30s", "read_timeout": "10", "write_timeout": "500ms", "healthcheck_interval": "0",
-         "suppress_lock": "true", "ready_on": "startup", "threads": "7", "max_body": "1GB", "max_head": "64KB", "keep_alive": "2h", "debug": "1"}
-    )  # fmt: skip
+    env = {
+        "upstream_url": "http://a:1", "http_upstream_url": "http://[::1]:81", "exec_timeout": "1m30s", "read_timeout": "10", "write_timeout": "500ms",
+        "healthcheck_interval": "0", "max_inflight": "7", "suppress_lock": "true", "ready_on": "startup", "threads": "8", "max_body": "1GB",
+        "max_head": "64KB", "keep_alive": "2h", "log_level": "error", "log_format": "json", "debug": "1", "secret_dir": "./secrets",
+    }  # fmt: skip
+    assert env.keys() == SETTINGS.keys()
+    settings = Settings.from_env(env)
     assert (settings.host, settings.port, settings.exec_timeout, settings.read_timeout, settings.write_timeout) == ("::1", 81, 90.0, 10.0, 0.5)
     assert (settings.healthcheck_interval, settings.suppress_lock, settings.ready_on, settings.threads) == (0.0, True, "startup", 7)
     assert (settings.max_body, settings.max_head, settings.keep_alive, settings.debug) == (1 << 30, 64 << 10, 7200.0, True)
+    assert (settings.log_level, settings.log_format, settings.secret_dir) == (40, "json", "./secrets")
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -235,6 +242,19 @@ def test_unknown_names_in_the_mapping_are_left_alone():
 def test_an_unknown_argument_is_a_type_error_that_names_it():
     with pytest.raises(TypeError, match="no such setting: max_boddy"):
         Settings(max_boddy="1MB")
+
+
+@pytest.mark.parametrize(("name", "value"), [("threads", 5), ("threads", 0), ("debug", True), ("secret_dir", None), ("max_body", b"1MB")])
+def test_a_value_that_is_no_text_is_an_error_that_names_it(name, value):
+    with pytest.raises(SettingsError, match=f"^{name}={value!r} is not valid: it takes text, as the environment has it$"):
+        Settings(**{name: value})
+
+
+def test_the_image_sets_what_the_runtime_takes():
+    lines = re.findall(r"^ENV (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    settings = Settings.from_env(dict(re.findall(r"(\w+)=(\S+)", " ".join(lines))))
+    assert (settings.exec_timeout, settings.suppress_lock, settings.port) == (30.0, True, 5000)
+    assert (settings.read_timeout, settings.write_timeout, settings.healthcheck_interval) == (30.0, 30.0, 5.0)
 
 
 def test_http_upstream_url_wins():
@@ -289,6 +309,9 @@ def test_threads_are_bounded_by_max_inflight(threads, max_inflight, expected):
         pytest.param("max_head", "1e9", "a size above 0, such as 4096, 256KB or 100MB", id="max_head"),
         pytest.param("keep_alive", "10s", "a duration of at least 90s, for which of-watchdog may reuse an idle connection", id="keep_alive"),
         pytest.param("debug", "on", "true or false", id="debug"),
+        pytest.param("log_level", "verbose", "debug, info, warning or error", id="log_level"),
+        pytest.param("log_format", "xml", "text or json", id="log_format"),
+        pytest.param("secret_dir", "secrets", "a folder such as /var/openfaas/secrets or ./secrets", id="secret_dir"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_setting_value_and_what_it_takes(name, text, takes):

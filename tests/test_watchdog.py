@@ -117,12 +117,12 @@ def test_lock_file_makes_readiness_true_and_sigterm_takes_it_back(kind, tmp_path
 
 
 def test_ready_on_startup_waits_for_the_import(kind, tmp_path):
-    gate = tmp_path / "gate"
-    function = write_function(
-        tmp_path, f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\ndef handle(event, context):\n    return 'x'\n"
-    )
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    waits = f"open({str(begun)!r}, 'w').close()\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
+    function = write_function(tmp_path, f"import os, time\n{waits}def handle(event, context):\n    return 'x'\n")
     with behind(kind, function, tmp_path, wait=False, ready_on="startup") as watchdog:
         wait_for(lambda: connects(watchdog.port), "the watchdog's port")
+        wait_for(begun.exists, "the import")
         assert not watchdog.ready()
         gate.touch()
         wait_for(watchdog.ready, "readiness")
