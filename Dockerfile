@@ -50,8 +50,8 @@ WORKDIR /home/app
 # A number: Kubernetes cannot tell from a name that it is not root
 USER 12000:12000
 # The path of both layouts of the interpreter; /tmp is the one folder that may be written; a read-only root takes no bytecode;
-# nothing is imported from /tmp, and the start does not look for it; two arenas, trimmed at once, keep glibc's memory flat
-ENV PATH=/usr/local/bin:/usr/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 MALLOC_ARENA_MAX=2 MALLOC_TRIM_THRESHOLD_=131072
+# nothing is imported from /tmp, and the start does not look for it; two arenas, of which at most 1 MiB each is kept, keep glibc's memory flat
+ENV PATH=/usr/local/bin:/usr/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 MALLOC_ARENA_MAX=2 MALLOC_TRIM_THRESHOLD_=1048576
 # of-watchdog proxies to the function over HTTP; the runtime, not of-watchdog, writes the lock file, when it listens
 ENV mode=http upstream_url=http://127.0.0.1:5000 suppress_lock=true fprocess="python3 /home/app/watchdog_app.pyc"
 # After SIGTERM calls are accepted for 5 s, within the 10 s that `docker stop` waits; lines of any length are logged

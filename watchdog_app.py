@@ -82,6 +82,7 @@ CACHE_ENTRIES, CACHE_LENGTH = 1024, 128  # names, fields and paths that a cache 
 HEAD_SECONDS = 10.0  # from the first byte of a head to its last
 BODY_RATE = 1024.0  # bytes a second that a body must arrive at on average, once read_timeout is over
 LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # what is discarded after a refusal, so that the peer gets to read it
+READ_AT_ONCE = 16  # further recv calls for one request, as long as each is full, before others get their turn
 ACCEPT_AT_ONCE = 64  # connections accepted before others get their turn
 ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
 HALF_CLOSED = 1.0  # seconds that a call which is awaited may still take when its peer has ended its side
@@ -462,6 +463,9 @@ def check_host(host: str) -> None:
     remember(GOOD_HOSTS, host, True, len(host))
 
 
+is_length = re.compile("[0-9]{1,19}").fullmatch
+
+
 def body_framing(modern: bool, fields: dict[str, str]) -> int:
     """Decide how long a request's body is, in bytes or CHUNKED: RFC 9112 §6.3, without any of its leniencies."""
     coding, length = fields.get("HTTP_TRANSFER_ENCODING"), fields.get("CONTENT_LENGTH")
@@ -474,7 +478,7 @@ def body_framing(modern: bool, fields: dict[str, str]) -> int:
             return CHUNKED
         codings = {single.strip(" \t").lower() for single in coding.split(",")}
         raise HTTPError(400 if codings <= {"chunked", ""} else 501)
-    if length is None or not re.fullmatch("[0-9]{1,19}", length):
+    if length is None or not is_length(length):
         raise HTTPError(400)
     return int(length)
 
@@ -550,7 +554,9 @@ class ChunkedBody:
 
         What is there in part, or is not that simple, is left to the steps.
         """
-        while self.step is ChunkedBody._size_line and (line := is_plain_chunk_line(data, position)):
+        if self.step is not ChunkedBody._size_line:
+            return position
+        while line := is_plain_chunk_line(data, position):
             start, size = line.end(), int(line[1], 16)
             end = start + size
             if not data.startswith(b"\r\n", end) or len(self.data) + size > self.most:
@@ -646,11 +652,10 @@ class RequestReader:
             if self.pending is None and not self.buffer:
                 end = data.find(b"\r\n\r\n")
                 if 0 < end <= MAX_LINE and end <= self.max_head and data[0] != 13:  # a whole head, as nearly always: no copy of it
-                    self.buffer += data[end + 4 :]
-                    return self._framed(parse_head(data[:end]))
-            self.buffer += data
+                    return self._framed(parse_head(data[:end]), data[end + 4 :])
             if self.pending is not None:
-                return self._read_body(*self.pending)
+                return self._read_body(*self.pending, data)
+            self.buffer += data
             self._skip_blank_lines()
             start = bytes(self.buffer[:5])
             return self._read_head()
@@ -681,7 +686,7 @@ class RequestReader:
         del buffer[: end + 4]
         self.blank_lines = self.scanned = 0
         self.line_ended, self.waiting = False, ""
-        return self._framed(parse_head(head))
+        return self._framed(parse_head(head), b"")
 
     def _skip_blank_lines(self) -> None:
         while self.buffer.startswith(b"\r\n") and self.blank_lines < MAX_BLANK_LINES:
@@ -706,25 +711,34 @@ class RequestReader:
             raise HTTPError(status)
         self.scanned = known
 
-    def _framed(self, request: Request) -> Request | None:
-        """Return a request without a body, or begin to read that."""
+    def _framed(self, request: Request, rest: bytes) -> Request | None:
+        """Return a request that is complete, or begin to read its body; `rest` is what came behind its head, unless the buffer has it."""
         length = request.length
         if not length:
+            if rest:
+                self.buffer += rest
             return request
         if length > self.max_body:
             request.refusal = HTTPError(413)
         if request.refusal:  # while its body still arrives: what follows is not a request
             self.pending = (request, LengthBody(0))
             raise request.refusal
-        if self.buffer:
+        if rest or self.buffer:
             request.expects_continue = False  # it did not wait
+        if length == len(rest):  # all of it, and nothing behind it, as nearly always: no copy
+            request.body = rest
+            return request
         body = ChunkedBody(self.max_body, self.max_head) if length == CHUNKED else LengthBody(length)
         self.pending = (request, body)
-        complete = self._read_body(request, body)
+        complete = self._read_body(request, body, rest)
         return request if self.streams else complete
 
-    def _read_body(self, request: Request, body: LengthBody | ChunkedBody) -> Request | None:
-        del self.buffer[: body.feed(self.buffer)]
+    def _read_body(self, request: Request, body: LengthBody | ChunkedBody, data: bytes) -> Request | None:
+        if self.buffer:
+            self.buffer += data
+            del self.buffer[: body.feed(self.buffer)]
+        else:  # one copy less
+            self.buffer += data[body.feed(data) :]
         if not body.complete:
             self.waiting = "body"
             return None
@@ -1020,8 +1034,8 @@ class Event:
     @lazy
     def body(self) -> Body:
         body = Body(read_input(self.environ))
-        content_type = self.environ.get("CONTENT_TYPE", "")
-        if "charset" in content_type.lower():
+        content_type = self.environ.get("CONTENT_TYPE")
+        if content_type and "charset" in content_type.lower():
             body.charset = charset_of(content_type)
         return body
 
@@ -2341,7 +2355,7 @@ class Exchange(BaseHandler):
     def _own_field(self, kind: int, value: str) -> None:
         """Note what the application says of the fields that are the server's."""
         if kind == LENGTH:
-            if not re.fullmatch("[0-9]{1,19}", value):
+            if not is_length(value):
                 raise ResultError(f"header Content-Length with value {clipped(value)} cannot be sent: it takes a number")
             self.length = int(value)
         elif kind == CONNECTION and value.lower() == "close":
@@ -2621,7 +2635,8 @@ class ArrivingBody(RawIOBase):
         while not self.data and self.connection.reader.pending is not None:
             self._receive()
         size = min(len(target), len(self.data))
-        target[:size] = self.data[:size]
+        with memoryview(self.data) as view:
+            target[:size] = view[:size]
         del self.data[:size]
         return size
 
@@ -2881,17 +2896,27 @@ class Server:
         else:
             self._await_end(connection)
 
-    @staticmethod
-    def _read(connection: Connection) -> Request | None:
+    def _read(self, connection: Connection) -> Request | None:
         """Receive; return the request that this completes or refuses."""
         data = connection.receive()
         if data:
-            return connection.reader.receive(data)
+            request = connection.reader.receive(data)
+            return request if request is not None or len(data) < RECEIVE else self._read_more(connection)
         if data is None:
             return None
         request = connection.reader.give_up(400)  # half a request, and no more will come
         connection.aborted = request is None
         return request
+
+    @staticmethod
+    def _read_more(connection: Connection) -> Request | None:
+        """Go on receiving a large request, since there is more, nearly always: half of it held until the next poll is memory, and costs a poll."""
+        for _ in range(READ_AT_ONCE):
+            data = connection.receive()
+            request = connection.reader.receive(data) if data else None
+            if request is not None or not data or len(data) < RECEIVE:
+                return request
+        return None
 
     def _run_in_place(self, me: threading.Lock, connection: Connection, request: Request | None) -> None:
         """Run an exchange, or go on with one, with the lead in hand; the monitor takes the lead away should it be stuck."""

@@ -173,7 +173,7 @@ class Starter:
         self.folder, self.product, self.number = folder, compile_product(folder), 0
         hidden = {"fprocess", "function_process", "mode", "port", "upstream_url", "http_upstream_url"}
         self.env = {name: value for name, value in os.environ.items() if name not in hidden}
-        self.env |= {"PYTHONPATH": str(HERE / "apps"), "MALLOC_ARENA_MAX": "2"}
+        self.env |= {"PYTHONPATH": str(HERE / "apps"), "MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 
     def direct(self, peer: Peer, app: str) -> Server:
         """Start a server on the server's core."""

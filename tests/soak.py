@@ -35,7 +35,7 @@ PAUSE = 15.0  # seconds; longer than a thread is parked before it ends
 GROWTH = 2 << 20  # bytes that the resident memory may have grown by
 # As in the image: with glibc's default each thread may keep an arena of its own, and what is freed at the end of an arena is kept up to
 # twice the largest block that was ever freed, so that memory is never the same twice
-ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
+ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 FUNCTION = """
 import time
 

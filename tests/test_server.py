@@ -845,6 +845,18 @@ def test_connection_with_nothing_to_receive_waits():
         assert not connection.aborted
 
 
+@pytest.mark.parametrize(("at_once", "complete"), [(16, True), (1, False)])
+def test_large_request_is_received_as_far_as_it_has_come_but_not_for_ever(monkeypatch, at_once, complete):
+    monkeypatch.setattr(watchdog_app, "RECEIVE", 1000)
+    monkeypatch.setattr(watchdog_app, "READ_AT_ONCE", at_once)
+    with not_started() as (server, _), pair() as (connection, peer):
+        peer.sendall(POST + b"Content-Length: 5000\r\n\r\n" + b"x" * 5000)
+        request = server._read(connection)
+        assert connection.reader.received == (0 if complete else 2000 - len(POST + b"Content-Length: 5000\r\n\r\n"))
+        assert (request is not None and request.body == b"x" * 5000) is complete
+        assert server._read(connection) is None or not complete
+
+
 def test_connection_whose_socket_is_full_keeps_what_is_to_be_sent():
     with pair() as (connection, peer):
         while not connection.out:
