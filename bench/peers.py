@@ -51,7 +51,8 @@ GUNICORN = "{bin}/gunicorn --chdir={apps} --bind=127.0.0.1:{port} --worker-class
 GRANIAN = "{bin}/granian --working-dir={apps} --port={port} --interface=asginl --loop=uvloop --workers=1 --no-access-log --log-level=error asgi:{app}"
 FRAMEWORK = "{bin}/functions-framework --source={apps}/framework.py --host=127.0.0.1 --port={port} --target={app}"
 
-PRODUCT = Peer("product", "watchdog_app", True, "{python} {product} {apps}/{app}.py", quick=True)
+IMAGE = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576"}  # what the product's image sets; they would slow others down
+PRODUCT = Peer("product", "watchdog_app", True, "{python} {product} {apps}/{app}.py", env=IMAGE, quick=True)
 PEERS = (
     PRODUCT,
     Peer("flask", "Flask + waitress", True, "{python} {apps}/template.py {app} {port}", ("flask", "waitress"), streams=False, quick=True),
