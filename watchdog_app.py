@@ -1526,6 +1526,7 @@ class Loop:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.loop: Any = None
+        self.forked = False  # whether this process is a child that the function has forked
         self.jobs = Inbox(lambda: self.loop.call_soon_threadsafe(self._run_jobs))
 
     def start(self) -> None:
@@ -1535,8 +1536,23 @@ class Loop:
                 from asyncio import new_event_loop  # 70 ms
 
                 loop = new_event_loop()
-                threading.Thread(target=loop.run_forever, name="async", daemon=True).start()
+                threading.Thread(target=self._run, args=(loop,), name="async", daemon=True).start()
                 self.loop = loop
+
+    def _run(self, loop: Any) -> None:
+        while not self.forked:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):  # of a task, which asyncio lets out of the loop too: it ends its call, not the others
+                pass
+        log("ERROR", "handle has gone on awaiting, or returned, in a process that it forked: it takes os._exit there")
+        os._exit(1)
+
+    def in_child(self) -> None:
+        """In a process that the function has forked: go no further, since what the loop waits for is the parent's."""
+        self.forked = True
+        if self.loop is not None:
+            self.loop.stop()
 
     def soon(self, job: Callable[[], object]) -> None:
         """Run `job` in the loop's thread; many at once wake it once."""
@@ -3397,6 +3413,7 @@ class Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         let_signals_in()  # one that came already ends the child
+        LOOP.in_child()
         if self.server:
             self.server.forget()
 

@@ -181,6 +181,42 @@ def test_exception_is_a_500_and_one_record(function, log):
     assert "ValueError: asked for" in log.getvalue()
 
 
+async def exits(event, context):
+    await asyncio.sleep(0)
+    raise SystemExit(3)
+
+
+async def has_a_task_that_exits(event, context):
+    await asyncio.create_task(exits(event, context))
+
+
+async def yields_and_exits(event, context):
+    if event:
+        raise SystemExit(3)
+    yield "x"
+
+
+@pytest.mark.parametrize("function", [exits, has_a_task_that_exits, yields_and_exits])
+def test_exit_is_a_500_and_ends_no_other_call(function, log):
+    go_on = threading.Event()
+
+    async def handle(event, context):
+        if event.path == "/wait":
+            await asyncio.to_thread(go_on.wait, 10)
+        elif event.path == "/exit":
+            result = function(event, context)
+            return await result if hasattr(result, "__await__") else result
+        return event.path
+
+    with serving(handle) as served, served.connect() as sock:
+        sock.sendall(b"GET /wait HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        assert served.get("/exit").status == 500
+        assert served.get("/next").body == b"/next"
+        go_on.set()
+        assert read_answer(read_all(sock))[0].body == b"/wait"
+    assert "SystemExit: 3" in log.getvalue()
+
+
 def test_stream_that_fails_later_is_cut_and_logged_once(log):
     async def breaks(event, context):
         yield "x"

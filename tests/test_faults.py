@@ -338,6 +338,42 @@ def test_fork_in_a_call_answers_once_and_its_child_serves_nobody(child, status, 
         assert says in end_well(program)
 
 
+AWAITED_FORK = """
+import asyncio, os
+async def handle(event, context):
+    if event.path == '/open':
+        await asyncio.sleep(1)
+        return 'late'
+    await asyncio.sleep(0.01)
+    if event.path != '/fork':
+        return str(os.getpid())
+    pid = os.fork()
+    if pid == 0:
+        {child}
+    return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("child", "status", "says"),
+    [
+        pytest.param("os._exit(7)", b"7", "", id="ends"),
+        pytest.param("return 'twice'", b"1", "has gone on awaiting, or returned, in a process that it forked", id="returns"),
+        pytest.param("await asyncio.sleep(0); os._exit(7)", b"1", "has gone on awaiting", id="awaits"),
+        pytest.param("raise SystemExit", b"1", "in a process that it forked", id="raises"),
+    ],
+)
+def test_fork_in_an_awaited_call_answers_once_and_costs_no_other_its_answer(child, status, says, tmp_path):
+    with program_of(tmp_path, AWAITED_FORK.format(child=child)) as program:
+        wait_for(program.answers, "an answer")
+        with connect(program.port) as other:
+            other.sendall(b"GET /open HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            assert get(program, "/fork").body == status
+            assert {get(program).text for _ in range(10)} == {str(program.popen.pid)}
+            assert read_answer(read_all(other))[0].text == "late"
+        assert says in end_well(program)
+
+
 def test_child_that_is_forked_during_the_import_leaves_the_server_alone(tmp_path):
     text = "import os\npid = os.fork()\nif not pid:\n    os._exit(0)\nos.waitpid(pid, 0)\ndef handle(event, context): return 'x'"
     with program_of(tmp_path, text) as program:
