@@ -69,7 +69,7 @@ deploy: ## Build, push and deploy with faas-cli, as stack.yaml says
 	faas-cli up -f stack.yaml
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* build *.egg-info
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/installed: requirements-dev.txt
