@@ -3858,8 +3858,16 @@ def main(arguments: Sequence[str]) -> int:
     except StartupFailed as error:
         log("ERROR", "startup failed", format_traceback(error.__cause__ or error, 3))
     except BaseException as error:
-        log("ERROR", "the function's module cannot be imported", format_traceback(error, 2) + hint(error))
+        log("ERROR", "the function's module cannot be imported", format_traceback(from_function(error)) + hint(error))
     return 1
+
+
+def from_function(error: BaseException) -> BaseException:
+    """Let a traceback begin in the function's files, where it has a frame of theirs; of a SyntaxError, which has none, the place is enough."""
+    frames = error.__traceback__
+    while frames and (frames.tb_frame.f_globals is globals() or "importlib" in frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    return error.with_traceback(frames) if frames or isinstance(error, SyntaxError) else error
 
 
 def hint(error: BaseException) -> str:

@@ -86,6 +86,7 @@ def test_function_that_cannot_be_imported_ends_the_start_with_status_1_and_its_t
     assert status == 1
     assert says in log
     assert "handler.py" in log
+    assert "importlib" not in log and "watchdog_app.py" not in log, "the frames that are not the function's say nothing to its author"
 
 
 def test_address_in_use_ends_the_start_with_one_line(function):
