@@ -195,7 +195,7 @@ def test_function_leaves_when_the_watchdog_is_killed(kind, tmp_path):
 def is_running(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before the file is opened, or read
         return False
 
 
