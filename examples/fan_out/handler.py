@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import urllib.error
 import urllib.request
 from http.client import HTTPException
 
@@ -21,7 +22,10 @@ async def ask(url):
     """Return what a service says; one that fails does not spoil the answers of the others."""
     try:
         return await asyncio.to_thread(fetch, url)
-    except (OSError, HTTPException, ValueError) as error:  # no answer, half of one, no success, or no JSON
+    except urllib.error.HTTPError as error:
+        with error:  # it is a response too, and holds a connection
+            return {"error": str(error)}
+    except (OSError, HTTPException, ValueError) as error:  # no answer, half of one, or no JSON
         return {"error": f"{type(error).__name__}: {error}"}
 
 
