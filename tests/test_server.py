@@ -845,6 +845,22 @@ def test_connection_with_nothing_to_receive_waits():
         assert not connection.aborted
 
 
+def test_connection_is_closed_where_the_function_has_closed_the_selector():
+    with not_started() as (server, _), pair() as (connection, peer):
+        server._watch(connection, watchdog_app.IN, 1e9)
+        server.epoll.close()
+        server._close(connection)
+        assert peer.recv(1) == b""
+
+
+def test_connection_whose_descriptor_the_function_has_closed_is_forgotten():
+    with not_started() as (server, _), pair() as (connection, _):
+        server.connections[connection.fd] = connection
+        os.close(connection.fd)
+        server._close(connection)
+        assert not server.connections
+
+
 @pytest.mark.parametrize(("at_once", "complete"), [(16, True), (1, False)])
 def test_large_request_is_received_as_far_as_it_has_come_but_not_for_ever(monkeypatch, at_once, complete):
     monkeypatch.setattr(watchdog_app, "RECEIVE", 1000)
