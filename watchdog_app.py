@@ -632,10 +632,11 @@ class RequestReader:
     `waiting` says what has begun and is not complete: "head", "body" or "" for neither.
     """
 
-    __slots__ = ("blank_lines", "buffer", "line_ended", "max_body", "max_head", "pending", "scanned", "streams", "waiting")
+    __slots__ = ("blank_lines", "buffer", "line_ended", "max_at_once", "max_body", "max_head", "pending", "scanned", "streams", "waiting")
 
     def __init__(self, max_head: int, max_body: int, streams: bool = False) -> None:
         self.max_head, self.max_body, self.streams = max_head, sys.maxsize if streams else max_body, streams
+        self.max_at_once = min(MAX_LINE, max_head)  # bytes of a head that is within all limits, wherever its first line ends
         self.buffer = bytearray()  # what has arrived and belongs to no complete request
         self.pending: tuple[Request, LengthBody | ChunkedBody] | None = None  # the request whose body is being read
         self.waiting = ""
@@ -651,7 +652,8 @@ class RequestReader:
         try:
             if self.pending is None and not self.buffer:
                 end = data.find(b"\r\n\r\n")
-                if 0 < end <= MAX_LINE and end <= self.max_head and data[0] != 13:  # a whole head, as nearly always: no copy of it
+                if 0 < end <= self.max_at_once and data[0] != 13:  # a whole head, as nearly always: no copy of it
+                    self.blank_lines = 0
                     return self._framed(parse_head(data[:end]), data[end + 4 :])
             if self.pending is not None:
                 return self._read_body(*self.pending, data)

@@ -445,6 +445,14 @@ def test_one_request_comes_out_at_a_time():
     assert reader.receive(b"") is None
 
 
+def test_blank_line_after_each_of_many_requests_is_skipped():
+    reader = RequestReader(1 << 18, 1 << 20)
+    for _ in range(10):
+        request = reader.receive(GET)
+        assert request is not None and request.refusal is None
+        assert reader.receive(b"\r\n") is None
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7])
 def test_a_few_blank_lines_before_a_request_are_skipped(length):
     requests, _ = read((b"\r\n" * MAX_BLANK_LINES + GET) * 3, length)
