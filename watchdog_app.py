@@ -51,7 +51,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar, copy_context
 from io import BufferedIOBase, BufferedReader, BytesIO, RawIOBase, TextIOWrapper
 from wsgiref.handlers import BaseHandler, format_date_time
@@ -1578,13 +1578,19 @@ class Job:
 
     def __init__(self, awaitable: Awaitable[Any]) -> None:
         LOOP.start()
-        self.coroutine, self.call = awaitable if hasattr(awaitable, "send") else awaited(awaitable), copy_context()
+        self.coroutine, self.call = awaitable if isinstance(awaitable, Coroutine) else awaited(awaitable), copy_context()
         self.ready, self.closed = Ready(), False
         self.task: Any = None
         LOOP.soon(self._begin)
 
     def _begin(self) -> None:
-        self.task = task = LOOP.loop.create_task(self.coroutine, context=self.call)
+        try:
+            task = LOOP.loop.create_task(self.coroutine, context=self.call)
+        except BaseException as error:  # the function's own task factory has failed, or has run the coroutine at once, to its sys.exit
+            self.coroutine.close()
+            task = LOOP.loop.create_future()
+            task.set_exception(error)
+        self.task = task
         task.add_done_callback(self._done)
 
     def _done(self, task: Any) -> None:
@@ -1646,10 +1652,12 @@ class AsyncStream:
         self.item: Any = None  # it, or END_OF_ITEMS
         self.error: BaseException | None = None  # or what the generator has raised in its place
         self.job: Job | None = None
+        self.closed = False
 
     def begin(self, context: Context) -> None:
         """Let it run as a part of the call of `context`."""
         self.job = Job(self._run(context))
+        self.job.ready.when(self._offer_end)
 
     async def _run(self, context: Context) -> None:
         from asyncio import Event as AsyncEvent
@@ -1658,15 +1666,23 @@ class AsyncStream:
         self.wanted = AsyncEvent()
         try:
             async for item in self.items:
+                if self.closed:  # the generator has taken its cancelling for something else
+                    break
                 self._offer(item)
                 await self.wanted.wait()
                 self.wanted.clear()
-            self._offer(END_OF_ITEMS)
-        except BaseException as error:
-            self._offer(END_OF_ITEMS, error)
         finally:
             if hasattr(self.items, "aclose"):
                 await self.items.aclose()
+
+    def _offer_end(self) -> None:
+        """Offer the end, with what the generator has raised, now that the task is done: what is called then cannot cancel its `aclose`."""
+        assert self.job is not None
+        try:
+            error = self.job.task.exception()
+        except BaseException as cancelled:
+            error = cancelled
+        self._offer(END_OF_ITEMS, error)
 
     def _offer(self, item: Any, error: BaseException | None = None) -> None:
         self.item, self.error = item, error
@@ -1709,6 +1725,7 @@ class AsyncStream:
 
     def close(self) -> None:
         """Close the generator, wherever it is."""
+        self.closed = True
         if self.job is not None:
             self.job.close()
 
@@ -2087,6 +2104,7 @@ class Application:
             try:
                 outcome()
             except BaseException as error:
+                stream.close()
                 return self._send(self._failure(error, event, context), event, context, start_response)
             stream.failed = lambda: self._report(sys.exception(), event, context, 0)
             start_response(status_line(response.status), response.headers)
@@ -3032,8 +3050,9 @@ class Server:
 
     def _await(self, connection: Connection, exchange: Exchange) -> None:
         """Let the selector watch for the peer's end until the result is ready; with that the connection may be another thread's."""
+        result: Any = exchange.result  # the leader may close the exchange at once, and then it has none
         self._watch(connection, END if connection.reader.pending else IN, FOREVER)
-        exchange.result.when_ready(lambda: self._finish(connection))  # type: ignore[attr-defined]
+        result.when_ready(lambda: self._finish(connection))
 
     def _finish(self, connection: Connection) -> None:
         """Let the leader go on with an exchange whose result has become ready."""

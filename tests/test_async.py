@@ -217,6 +217,95 @@ def test_exit_is_a_500_and_ends_no_other_call(function, log):
     assert "SystemExit: 3" in log.getvalue()
 
 
+class Sendable(Future):
+    """Something that can be awaited, and has a method of a coroutine's without being one."""
+
+    def send(self, message):
+        raise AssertionError("it is no coroutine")
+
+
+def test_what_is_awaited_may_have_a_method_called_send():
+    with serving(lambda event, context: Sendable()) as served:
+        assert served.get().body == b"from a future"
+
+
+@pytest.fixture
+def factory_that_fails():
+    """Let the function's task factory fail, as one does that takes no context."""
+    watchdog_app.LOOP.start()
+    watchdog_app.LOOP.loop.set_task_factory(lambda loop, coroutine: asyncio.Task(coroutine, loop=loop))
+    yield
+    watchdog_app.LOOP.loop.set_task_factory(None)
+
+
+@pytest.mark.parametrize("function", [hello, items])
+def test_task_factory_that_fails_is_a_500(function, factory_that_fails, log):
+    with serving(function) as served:
+        assert served.get().status == 500
+    assert "TypeError" in log.getvalue()
+
+
+def test_generator_whose_first_item_cannot_be_sent_is_ended(log):
+    ended = threading.Event()
+
+    async def yields_a_number(event, context):
+        try:
+            yield 1
+        finally:
+            ended.set()
+
+    with serving(yields_a_number) as served:
+        assert served.get().status == 500
+        assert ended.wait(10)
+
+
+def test_generator_that_goes_on_when_it_is_cancelled_is_ended():
+    ended = threading.Event()
+
+    async def goes_on(event, context):
+        try:
+            yield "x"
+            while True:
+                try:
+                    await asyncio.sleep(1000)
+                except asyncio.CancelledError:
+                    yield "y"
+        finally:
+            ended.set()
+
+    with serving(goes_on) as served:
+        with served.connect() as sock:
+            sock.sendall(GET)
+            sock.recv(1000)
+        assert ended.wait(10)
+
+
+class Closable:
+    """Two items whose source takes a while to close."""
+
+    def __init__(self, closed):
+        self.items, self.closed = iter("xy"), closed
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        for item in self.items:
+            return item
+        raise StopAsyncIteration
+
+    async def aclose(self):
+        await asyncio.sleep(0.01)
+        self.closed.set()
+
+
+def test_source_of_items_is_closed_to_its_end():
+    closed = threading.Event()
+    with serving(lambda event, context: Closable(closed)) as served:
+        assert served.get().body == b"xy"
+        assert closed.wait(10)
+
+
 def test_stream_that_fails_later_is_cut_and_logged_once(log):
     async def breaks(event, context):
         yield "x"
