@@ -1925,7 +1925,7 @@ def set_up_logging(logging: Any) -> None:
         def emit(self, record: Any) -> None:
             try:
                 trace = formatter.formatException(record.exc_info) if record.exc_info else ""
-                log(record.levelname, record.getMessage(), trace + (record.stack_info or ""), record.call_id, record.name)
+                log(record.levelname, record.getMessage(), trace + (record.stack_info or ""), getattr(record, "call_id", ""), record.name or "")
             except Exception:
                 self.handleError(record)
 

@@ -132,6 +132,14 @@ def test_what_the_function_sets_up_wins(set_up, line, tmp_path):
     assert lines == ([line] if line else [])
 
 
+@pytest.mark.parametrize(
+    "make", ["logging.LogRecord(None, 20, '', 1, 'x', None, None)", "logging.makeLogRecord({'msg': 'x', 'levelno': 20, 'levelname': 'INFO'})"]
+)
+def test_record_that_the_function_makes_is_logged(make, tmp_path):
+    (line,) = logged(f"import logging\ndef handle(event, context):\n    logging.getLogger().handle({make})\n", tmp_path)
+    assert line.startswith("INFO ") and line.endswith(" x")
+
+
 def test_json_is_one_object_a_line_tracebacks_included(tmp_path):
     source = "import logging\ndef handle(event, context):\n    logging.info('a\\nb')\n    try:\n        1 / 0\n    except Exception:\n"
     source += "        logging.exception('caught')\n    raise ValueError('ü')\n"
