@@ -3701,10 +3701,14 @@ def invoke(
     items = (LetThrough if raise_errors else Application)(handle)(environ, start_response)
     while isinstance(items, Later):
         items = items.take()
-    if early:
+    if early or not started:  # or it is a generator itself, and starts its response with its first item
         items = [*early, *items]
     status, pairs = started[-1]
-    return Answer(int(status[:3]), pairs, () if method == "HEAD" else items)
+    answer = Answer(int(status[:3]), pairs, items)
+    if method == "HEAD":
+        answer.close()
+        answer._items = ()
+    return answer
 
 
 def invoked_body(body: Any, json: Any, form: Any) -> tuple[bytes, str]:

@@ -87,6 +87,29 @@ def test_streams_are_iterated(handle, pieces):
     assert invoke(handle, "HEAD").body == b""
 
 
+def test_stream_is_closed_when_only_its_head_is_asked_for():
+    ended = threading.Event()
+
+    async def endless(event, context):
+        try:
+            while True:
+                yield "x"
+        finally:
+            ended.set()
+
+    assert invoke(endless, "HEAD").body == b""
+    assert ended.wait(10)
+
+
+def test_wsgi_application_may_be_a_generator():
+    def application(environ, start_response):
+        start_response("201 Created", [])
+        yield b"x"
+
+    answer = invoke(lambda event, context: application)
+    assert (answer.status, answer.body) == (201, b"x")
+
+
 def test_stream_is_closed_when_its_answer_is():
     closed = threading.Event()
 
