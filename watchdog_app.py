@@ -2668,13 +2668,18 @@ class ArrivingBody(RawIOBase):
 
     def readinto(self, target: Any) -> int:
         """Read what is there, or wait for it; 0 at the body's end. Raise HTTPError for a body that is not valid, is cut, or stops arriving."""
-        while not self.data and self.connection.reader.pending is not None:
+        while not self.data and self._is_arriving():
             self._receive()
         size = min(len(target), len(self.data))
         with memoryview(self.data) as view:
             target[:size] = view[:size]
         del self.data[:size]
         return size
+
+    def _is_arriving(self) -> bool:
+        """Tell whether there is more to come: what the connection reads may be the body of a later request by now."""
+        pending = self.connection.reader.pending
+        return pending is not None and pending[0] is self.request
 
     def _receive(self) -> None:
         reader = self.connection.reader
@@ -3032,7 +3037,7 @@ class Server:
     def _settle(self, connection: Connection) -> None:
         """Let `connection` wait for what comes next: its peer to take or to send something; or close it."""
         reader, now = connection.reader, self.clock()
-        if reader.waiting == "body" and reader.wants_continue():
+        if reader.waiting == "body" and connection.exchange is None and reader.wants_continue():  # else it is sent when the function reads
             self._send_continue(connection)
         if connection.aborted:
             return self._close(connection)

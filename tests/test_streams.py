@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import time
@@ -105,6 +106,39 @@ def test_no_continue_where_the_function_does_not_read():
         sock.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         answer, rest = read_answer(read_all(sock))
     assert (answer.status, answer.closes, rest) == (403, True, b"")
+
+
+def test_no_continue_where_an_async_function_does_not_read():
+    async def waits(event, context):
+        await asyncio.sleep(0.01)
+        return "no", 403
+
+    with streaming(waits) as served, served.connect() as sock:
+        sock.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        answer, rest = read_answer(read_all(sock))
+    assert (answer.status, answer.closes, rest) == (403, True, b"")
+
+
+def test_stream_that_is_read_after_its_call_takes_nothing_of_the_next():
+    streams, read_again = [], threading.Event()
+
+    def reads_the_first_again(event, context):
+        streams.append(event.stream)
+        again = streams[0].read()
+        if len(streams) == 1:
+            return again
+        read_again.set()
+        return [again.decode(), event.stream.read().decode()]
+
+    with streaming(reads_the_first_again) as served, served.connect() as sock:
+        sock.sendall(HEAD + b"Content-Length: 5\r\n\r\n1")
+        wait_for(lambda: streams, "the first call")
+        sock.sendall(b"2345")
+        assert read_answer(sock.recv(1000))[0].body == b"12345"
+        sock.sendall(HEAD + CLOSE + b"Content-Length: 5\r\n\r\n1")
+        assert read_again.wait(10)
+        sock.sendall(b"2345")
+        assert read_answer(read_all(sock))[0].text == '["","12345"]'
 
 
 @pytest.mark.parametrize(
