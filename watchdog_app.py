@@ -1889,6 +1889,12 @@ class ImportHook:
     def __init__(self) -> None:
         self.set_ups: dict[str, Callable[[Any], None]] = {"logging": set_up_logging, "concurrent.futures.thread": set_up_pools}
 
+    def install(self) -> None:
+        """Set up what is imported from now on, and what the interpreter's own start, such as a sitecustomize, has imported already."""
+        for name in self.set_ups.keys() & sys.modules.keys():
+            self.set_ups.pop(name)(sys.modules[name])
+        sys.meta_path.insert(0, self)
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Return the spec that another finder has for one of its modules, with a loader that sets it up (importlib.abc.MetaPathFinder)."""
         if set_up := self.set_ups.pop(name, None):
@@ -3878,7 +3884,7 @@ def main(arguments: Sequence[str]) -> int:
         log.level, log.as_json = settings.log_level, settings.log_format == "json"
         if reloads:
             return reload(arguments, target)
-        sys.meta_path.insert(0, ImportHook())
+        ImportHook().install()
         return serve(target, settings, os.environ)
     except SettingsError as error:
         log("ERROR", str(error))

@@ -132,6 +132,12 @@ def test_what_the_function_sets_up_wins(set_up, line, tmp_path):
     assert lines == ([line] if line else [])
 
 
+def test_logging_that_was_imported_before_the_program_is_set_up(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import logging\n")
+    source = "import logging\ndef handle(event, context):\n    context.call_id = 'id-7'\n    logging.info('x')\n"
+    assert logged(source, tmp_path, PYTHONPATH=str(tmp_path)) == ["INFO call 'id-7' root: x"]
+
+
 @pytest.mark.parametrize(
     "make", ["logging.LogRecord(None, 20, '', 1, 'x', None, None)", "logging.makeLogRecord({'msg': 'x', 'levelno': 20, 'levelname': 'INFO'})"]
 )
