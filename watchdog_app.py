@@ -636,7 +636,7 @@ class RequestReader:
 
     def __init__(self, max_head: int, max_body: int, streams: bool = False) -> None:
         self.max_head, self.max_body, self.streams = max_head, sys.maxsize if streams else max_body, streams
-        self.max_at_once = min(MAX_LINE, max_head)  # bytes of a head that is within all limits, wherever its first line ends
+        self.max_at_once = min(MAX_LINE, max_head)  # bytes of the longest head that breaks no limit, neither the request line's nor its own
         self.buffer = bytearray()  # what has arrived and belongs to no complete request
         self.pending: tuple[Request, LengthBody | ChunkedBody] | None = None  # the request whose body is being read
         self.waiting = ""
@@ -648,7 +648,6 @@ class RequestReader:
 
         Call it with b"" for a further request in what has already arrived.
         """
-        start = data
         try:
             if self.pending is None and not self.buffer:
                 end = data.find(b"\r\n\r\n")
@@ -659,10 +658,10 @@ class RequestReader:
                 return self._read_body(*self.pending, data)
             self.buffer += data
             self._skip_blank_lines()
-            start = bytes(self.buffer[:5])
+            data = bytes(self.buffer[:5])  # how it begins, for a refusal
             return self._read_head()
         except HTTPError as error:
-            return self._refuse(error, start)
+            return self._refuse(error, data)
 
     def give_up(self, status: int) -> Request | None:
         """Return the refusal of a request that has begun and will not be completed, None where none has begun."""
@@ -679,7 +678,7 @@ class RequestReader:
     def _read_head(self) -> Request | None:
         buffer = self.buffer
         end = buffer.find(b"\r\n\r\n", max(0, self.scanned - 3))
-        if end < 0 or end > MAX_LINE or end > self.max_head:
+        if not 0 <= end <= self.max_at_once:
             self._check_start(end)
         if end < 0:
             self.waiting = "head" if buffer else ""
@@ -1561,8 +1560,12 @@ class Loop:
         self.jobs.put(job)
 
     def _run_jobs(self) -> None:
-        for job in self.jobs.take_all():
-            job()
+        try:
+            for job in self.jobs.take_all():
+                job()
+        finally:
+            if self.jobs.items:  # one has failed: the loop logs that, and the others are as good as before
+                self.loop.call_soon(self._run_jobs)
 
 
 LOOP = Loop()  # the process's one
@@ -1571,6 +1574,10 @@ LOOP = Loop()  # the process's one
 async def awaited(awaitable: Awaitable[Any]) -> Any:
     """Make a coroutine of anything that can be awaited."""
     return await awaitable
+
+
+class NotAwaited(Exception):
+    """No task could be made of a coroutine; the argument is why. A future takes no StopIteration as it is, and no SystemExit."""
 
 
 class Job:
@@ -1587,9 +1594,8 @@ class Job:
         try:
             task = LOOP.loop.create_task(self.coroutine, context=self.call)
         except BaseException as error:  # the function's own task factory has failed, or has run the coroutine at once, to its sys.exit
-            self.coroutine.close()
             task = LOOP.loop.create_future()
-            task.set_exception(error)
+            task.set_exception(NotAwaited(error))
         self.task = task
         task.add_done_callback(self._done)
 
@@ -1601,7 +1607,11 @@ class Job:
     def result(self) -> Any:
         """Wait for the coroutine; return its result or raise its exception."""
         self.ready.wait()
-        return self.task.result()
+        try:
+            return self.task.result()
+        except NotAwaited as failure:
+            self.coroutine.close()
+            raise failure.args[0]  # noqa: B904 (it is the same failure)
 
     def close(self) -> None:
         """Cancel it, if it is not done: the caller has gone."""
@@ -1649,8 +1659,7 @@ class AsyncStream:
         self.headers: HeaderPairs | None = None  # to be told the Content-Type, if the function gave none
         self.failed: Callable[[], object] = bool  # called when an item after the first raises
         self.ready = Ready()  # for the next item
-        self.item: Any = None  # it, or END_OF_ITEMS
-        self.error: BaseException | None = None  # or what the generator has raised in its place
+        self.offer: tuple[Any, BaseException | None] = None, None  # it, or END_OF_ITEMS and what the generator has raised in its place
         self.job: Job | None = None
         self.closed = False
 
@@ -1676,24 +1685,25 @@ class AsyncStream:
                 await self.items.aclose()
 
     def _offer_end(self) -> None:
-        """Offer the end, with what the generator has raised, now that the task is done: what is called then cannot cancel its `aclose`."""
+        """Offer the end, with what the generator has raised, when the task is done, not at its last item: `close` would cancel `aclose` half-way."""
         assert self.job is not None
         try:
-            error = self.job.task.exception()
-        except BaseException as cancelled:
-            error = cancelled
-        self._offer(END_OF_ITEMS, error)
+            self.job.result()
+            self._offer(END_OF_ITEMS)
+        except BaseException as error:
+            self._offer(END_OF_ITEMS, error)
 
     def _offer(self, item: Any, error: BaseException | None = None) -> None:
-        self.item, self.error = item, error
+        self.offer = item, error
         self.ready.announce()
 
     def _next(self) -> tuple[bytes, str] | None:
         """Wait for the next item; return it encoded, in the server's thread, since that of the loop is everybody's, or None at the end."""
         self.ready.wait()
-        if self.error is not None:
-            raise self.error
-        return None if self.item is END_OF_ITEMS else encode_item(self.item)
+        item, error = self.offer
+        if error is not None:
+            raise error
+        return None if item is END_OF_ITEMS else encode_item(item)
 
     def result(self) -> AsyncStream:
         """Wait for the first item, which decides the Content-Type, or raise what the generator raises before it."""
@@ -1716,6 +1726,8 @@ class AsyncStream:
         if item is None:
             return None
         self.ready = Ready()
+        if self.job is not None and self.job.ready.is_there:  # ended, by a time limit say, before it was asked for more
+            self._offer_end()
         LOOP.soon(self.wanted.set)
         return item[0]
 
@@ -1951,7 +1963,8 @@ def set_up_logging(logging: Any) -> None:
     logging.basicConfig = basic_config
     logging.setLogRecordFactory(make_record)
     logging.lastResort = LastResort()
-    logging.root.setLevel(log.level)
+    if not logging.root.handlers and logging.root.level == logging.WARNING:  # what it is born with
+        logging.root.setLevel(log.level)
     track_calls()
 
 
@@ -2308,6 +2321,7 @@ class Exchange(BaseHandler):
     error_headers: HeaderPairs = PLAIN
     status: str | None
     no_body = False  # whether the status has none
+    is_noted = False  # whether the server's expectation knows of it, since it was stuck, or need not
     headers_sent: bool
     bytes_sent: int
     error_body = b"Internal Server Error\n"
@@ -2451,11 +2465,11 @@ class Exchange(BaseHandler):
         self._end_stream()
 
     def _end_stream(self) -> None:
-        if not self.headers_sent:
-            self.write(b"")
-        if self.chunked:
-            self._write(b"0\r\n\r\n")
-        elif self.length is not None and self.bytes_sent < self.length and not self._bodiless():
+        head = b"" if self.headers_sent else self._stream_head()
+        self.headers_sent = True
+        if head or self.chunked:
+            self._write(head + b"0\r\n\r\n" if self.chunked else head)  # at once: of two, what the kernel does not take of the first is lost
+        if not self.chunked and self.length is not None and self.bytes_sent < self.length and not self._bodiless():
             raise ResultError(f"header Content-Length promised {self.length} bytes, and the body ended after {self.bytes_sent}")
 
     def write(self, data: bytes) -> None:
@@ -2538,7 +2552,8 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 # to another thread costs two switches under the GIL. The lead changes hands only when a call may block: before a call that is expected
 # to (by the average of its like), before a response that waits for its peer, and, by the monitor, when a call in place is stuck.
 #
-# Invariants. A connection has one owner: the selector (and so the leader) where its `mask` is not 0, else the one thread that runs it.
+# Invariants. A connection has one owner: the leader, who waits for it, where its `mask` is not 0, else the one thread that runs it. One that
+# a thread owns may still be watched by the selector: its first event there takes it off, and its owner puts it back.
 # No thread polls without the lead. Whoever gives the lead away takes the connection in hand from the selector under the same lock, and
 # gives it to a thread that is there: it is never lost. One thread more than may block is kept for it, and where none is parked to take it,
 # nor can be started, the leader runs no call but queues it. All that changes hands does so under `lock`; the rest is its owner's.
@@ -2577,7 +2592,7 @@ class Connection:
         self.sock, self.fd, self.peer, self.reader = sock, sock.fileno(), peer, reader
         self.patience = patience  # seconds without progress on what is sent
         self.mask = 0  # what the leader waits for; 0 while a thread owns it
-        self.watched = 0  # what the selector watches it for: as long as nothing comes meanwhile, it goes on while a thread owns it
+        self.watched = 0  # what the selector watches it for, 0 for nothing; that goes on while a thread owns it: see _set_aside
         self.out: bytes | memoryview = b""  # what the kernel did not take yet
         self.stage, self.since = "", 0.0  # what is being read, "head" or "body", and when it began
         self.deadline = FOREVER
@@ -2761,7 +2776,7 @@ class Server:
         self.leader: threading.Lock | None = None
         self.parked: list[threading.Lock] = []
         self.workers = 0
-        self.queue: deque[tuple[Connection, Request]] = deque()  # calls that wait for a thread
+        self.queue: deque[tuple[Connection, Request | None]] = deque()  # calls, or results that were awaited, that wait for a thread
         # The leader's
         self.current: Connection | None = None  # whose call runs in place, and since when
         self.current_since = 0.0
@@ -2849,7 +2864,7 @@ class Server:
             self.workers -= 1
         return False
 
-    def _job_or_park(self, me: threading.Lock) -> tuple[Connection, Request] | None:
+    def _job_or_park(self, me: threading.Lock) -> tuple[Connection, Request | None] | None:
         with self.lock:
             if self.queue:
                 return self.queue.popleft()
@@ -2938,8 +2953,10 @@ class Server:
             self._flush(connection)
         elif connection.closing:
             self._discard(connection)
-        elif connection.is_ready:
+        elif connection.is_ready and self._has_successor():  # what it results in may be a stream, and wait for its peer
             self._run_in_place(me, connection, None)
+        elif connection.is_ready:
+            self._run_apart(connection, None)
         else:
             self._await_end(connection)
 
@@ -2957,7 +2974,7 @@ class Server:
 
     @staticmethod
     def _read_more(connection: Connection) -> Request | None:
-        """Go on receiving a large request, since there is more, nearly always: half of it held until the next poll is memory, and costs a poll."""
+        """Go on receiving while reads are full: one more costs less than a poll, and a request that is complete holds no memory."""
         for _ in range(READ_AT_ONCE):
             data = connection.receive()
             request = connection.reader.receive(data) if data else None
@@ -2985,7 +3002,7 @@ class Server:
         else:
             self._settle(connection)
 
-    def _run_apart(self, connection: Connection, request: Request) -> None:
+    def _run_apart(self, connection: Connection, request: Request | None) -> None:
         """Pass the lead on and run an exchange that may block; where no thread is left to lead, queue it for the next that is free."""
         with self.lock:
             handed_over = self._hand_over(connection)
@@ -2998,6 +3015,8 @@ class Server:
     def _own(self, connection: Connection, request: Request | None = None) -> None:
         """Without the lead: run the exchanges of `connection` until it waits for its peer, then give it to the selector."""
         try:
+            if connection.is_ready:
+                self._exchange(connection, None, self.clock())
             while request := request or connection.next_request():
                 self._exchange(connection, request, self.clock())
                 request = None
@@ -3015,7 +3034,11 @@ class Server:
         exchange: Any
         if request:
             exchange = connection.exchange = Exchange(request, connection, self)
-            exchange.run(refusal_application(request.refusal) if request.refusal else self.application)
+            if request.refusal:
+                exchange.is_noted = True  # no sign of short calls
+                exchange.run(refusal_application(request.refusal))
+            else:
+                exchange.run(self.application)
         else:
             connection.is_ready, exchange = False, connection.exchange
             exchange.go_on()
@@ -3028,7 +3051,7 @@ class Server:
         elif not exchange.keep_alive and not exchange.awaits:
             connection.closing = True
         ended = self.clock()
-        if exchange.request.refusal is None:
+        if not exchange.is_noted:
             self.expectation.note(exchange.request.target, ended - began)
         return ended
 
@@ -3043,7 +3066,8 @@ class Server:
     def _settle(self, connection: Connection) -> None:
         """Let `connection` wait for what comes next: its peer to take or to send something; or close it."""
         reader, now = connection.reader, self.clock()
-        if reader.waiting == "body" and connection.exchange is None and reader.wants_continue():  # else it is sent when the function reads
+        # That of a body which a call reads itself is sent when it does
+        if reader.waiting == "body" and connection.exchange is None and reader.wants_continue():
             self._send_continue(connection)
         if connection.aborted:
             return self._close(connection)
@@ -3115,7 +3139,7 @@ class Server:
             self._close(connection)
 
     def _set_aside(self, connection: Connection) -> None:
-        """Take a connection off the selector for which something has come while a thread owns it; that thread puts it back."""
+        """Take a connection off the selector for which something has come while a thread owns it: each poll would report it again."""
         with self.lock:
             if not connection.mask:  # it has not done so meanwhile
                 self._unwatch(connection)
@@ -3164,8 +3188,9 @@ class Server:
             self._unwatch(connection)  # a child process may hold a copy of the socket, and then closing would not do it
             if self.connections.get(connection.fd) is connection:
                 del self.connections[connection.fd]
-        if connection.exchange is not None:
-            connection.exchange.give_up()
+        exchange, connection.exchange = connection.exchange, None  # which has the connection: a cycle that only the collector would free
+        if exchange is not None:
+            exchange.give_up()
         try:
             connection.sock.close()
         except OSError:  # the function has closed it
@@ -3330,17 +3355,19 @@ class Server:
             self.alarm.acquire(timeout=STUCK if longest is None else min(STUCK, longest))
         if self._is_stuck():
             with self.lock:
-                if self.current is not None and self._is_stuck():
-                    self._note_stuck(self.current)
-                    self._hand_over(self.current)
+                stuck = self.current
+                if stuck is not None and self._is_stuck() and self._hand_over(stuck):
+                    self._note_stuck(stuck)
         if self.clock() >= self.next_check:
             self.next_check = self.clock() + CHECK
             self.check_descriptors()
 
     def _note_stuck(self, connection: Connection) -> None:
         """Count the call as a long one before it has ended, lest all that wait with it be stuck in place one after another."""
-        if connection.exchange is not None:
-            self.expectation.note(connection.exchange.request.target, SAMPLE_LIMIT)
+        exchange = connection.exchange
+        if exchange is not None and not exchange.is_noted:
+            exchange.is_noted = True
+            self.expectation.note(exchange.request.target, SAMPLE_LIMIT)
 
     def _is_stuck(self) -> bool:
         return self.current is not None and self.clock() - self.current_since > STUCK
@@ -3576,7 +3603,7 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
     try:
         if settings.ready_on == "listen":
             life.become_ready()
-        application = Application(load_function(target), settings, env)
+        application = Application(import_function(target), settings, env)
         start_up(application)
         if settings.ready_on == "startup":
             life.become_ready()
@@ -3590,6 +3617,20 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
     finally:
         if lock:
             remove_lock(lock)
+
+
+def import_function(target: str) -> Function:
+    """Load the function; raise ImportFailed where its module's own code raises."""
+    try:
+        return load_function(target)
+    except (SettingsError, LoadError):
+        raise
+    except BaseException as error:
+        raise ImportFailed from error
+
+
+class ImportFailed(Exception):
+    """The function's module has raised; the cause is what."""
 
 
 def start_up(application: Application) -> None:
@@ -3637,8 +3678,8 @@ class Answer:
     status: int. headers: Headers. body: bytes, all of it. text: str, the body decoded. Iteration gives a stream's items as they come, once.
     """
 
-    def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes]) -> None:
-        self.status, self._items = status, items
+    def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes], close: Callable[[], object]) -> None:
+        self.status, self._items, self._close = status, items, close
         values: dict[str, list[str]] = {}
         for name, value in headers:
             values.setdefault(header_key(name), []).append(value)
@@ -3665,8 +3706,7 @@ class Answer:
 
     def close(self) -> None:
         """Leave, as a caller does that wants no more of a stream."""
-        if hasattr(self._items, "close"):
-            self._items.close()
+        self._close()
 
     def __repr__(self) -> str:
         return f"<Answer {self.status} {dict(self.headers)!r}>"
@@ -3700,6 +3740,8 @@ def invoke(
     Returns an Answer. Raises TypeError or ValueError, which names the argument, for one that is not valid.
     """
     content, kind = invoked_body(body, json, form)
+    from itertools import chain, islice
+
     request = invoked_request(method, target, content, kind, headers)
     environ = build_environ(request, base_environ("127.0.0.1", 8080), "127.0.0.1")
     started: list[tuple[str, HeaderPairs]] = []
@@ -3712,14 +3754,14 @@ def invoke(
     items = (LetThrough if raise_errors else Application)(handle)(environ, start_response)
     while isinstance(items, Later):
         items = items.take()
-    if early or not started:  # or it is a generator itself, and starts its response with its first item
-        items = [*early, *items]
+    close, iterator = getattr(items, "close", bool), iter(items)
+    if not started:  # it is a generator itself, and starts its response with its first item
+        early += islice(iterator, 1)
     status, pairs = started[-1]
-    answer = Answer(int(status[:3]), pairs, items)
     if method == "HEAD":
-        answer.close()
-        answer._items = ()
-    return answer
+        close()
+        return Answer(int(status[:3]), pairs, (), bool)
+    return Answer(int(status[:3]), pairs, chain(early, iterator), close)
 
 
 def invoked_body(body: Any, json: Any, form: Any) -> tuple[bytes, str]:
@@ -3893,17 +3935,24 @@ def main(arguments: Sequence[str]) -> int:
         log("ERROR", str(error))
     except StartupFailed as error:
         log("ERROR", "startup failed", format_traceback(error.__cause__ or error, 3))
+    except ImportFailed as error:
+        cause = from_function(error.__cause__ or error)
+        log("ERROR", "the function's module cannot be imported", format_traceback(cause) + hint(cause))
     except BaseException as error:
-        log("ERROR", "the function's module cannot be imported", format_traceback(from_function(error)) + hint(error))
+        log("ERROR", "the server failed", format_traceback(error))
     return 1
 
 
 def from_function(error: BaseException) -> BaseException:
     """Let a traceback begin in the function's files, where it has a frame of theirs; of a SyntaxError, which has none, the place is enough."""
     frames = error.__traceback__
-    while frames and (frames.tb_frame.f_globals is globals() or "importlib" in frames.tb_frame.f_code.co_filename):
+    while frames and (frames.tb_frame.f_globals is globals() or is_of_importlib(frames.tb_frame.f_code.co_filename)):
         frames = frames.tb_next
     return error.with_traceback(frames) if frames or isinstance(error, SyntaxError) else error
+
+
+def is_of_importlib(file: str) -> bool:
+    return file.startswith("<frozen importlib") or file.endswith("/importlib/__init__.py")
 
 
 def hint(error: BaseException) -> str:

@@ -180,7 +180,7 @@ def checked(module):
             super()._attend(me, connection)
 
         def _run_in_place(self, me, connection, request):
-            self.check(request.refusal or self.parked or self.stopped, "a call runs in place, and no thread is parked")
+            self.check((request and request.refusal) or self.parked or self.stopped, "a call runs in place, and no thread is parked")
             self.running[me] = connection
             super()._run_in_place(me, connection, request)
             self.running.pop(me)

@@ -54,11 +54,10 @@ FAULTS = {
         "while self.leader is me and not self.stopped", "while (self.leader is me or True) and not self.stopped", Case(("f",))
     ),
     "the monitor does not look again under the lock": Fault(
-        "            with self.lock:\n                if self.current is not None and self._is_stuck():\n"
-        "                    self._note_stuck(self.current)\n"
-        "                    self._hand_over(self.current)",
+        "            with self.lock:\n                stuck = self.current\n"
+        "                if stuck is not None and self._is_stuck() and self._hand_over(stuck):\n",
         "            stuck = vars(self).get('in_place', vars(self).get('shared_current'))\n"
-        "            with self.lock:\n                if stuck is not None:\n                    self._hand_over(stuck)",
+        "            with self.lock:\n                if stuck is not None and self._hand_over(stuck):\n",
         Case(("f", "f")),
     ),
     "the monitor sleeps without a last look": Fault(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
+from collections.abc import Coroutine
 
 import pytest
 from conftest import RESET, call, read_all, read_answer, read_answers, serving, socket, wait_for
@@ -432,3 +434,100 @@ def test_wsgi_response_that_raises_an_error_with_an_async_body_is_answered_with_
 
     answer = call(lambda event, context: response)
     assert (answer.status, answer.body) == (404, b"no such thing")
+
+
+def test_result_that_waits_for_its_peer_leaves_a_thread_to_lead():
+    async def large(event, context):
+        return iter([b"x" * 1_000_000] * 50) if event.path == "/large" else "x"
+
+    with serving(large, threads="1") as served, served.connect() as slow, served.connect() as queued:
+        for sock in (slow, queued):
+            sock.sendall(b"GET /large HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        wait_for(lambda: served.server.queue or served.server.current, "a second stream that has no thread")
+        assert served.talk(b"bad\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+        slow.close()
+        assert len(read_answer(read_all(queued))[0].body) == 50_000_000
+
+
+def test_end_of_a_stream_whose_head_the_kernel_did_not_take_follows_it(monkeypatch):
+    """A connection whose socket is full keeps what one `send` leaves, and only that."""
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    with ours, peer, serving(yields_nothing) as served:
+        connection = watchdog_app.Connection(ours, "peer", watchdog_app.RequestReader(10_000, 10_000), 1.0)
+        request = connection.reader.receive(GET)
+        exchange = watchdog_app.Exchange(request, connection, served.server)
+        exchange.run(served.server.application)
+        filler = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filler += ours.send(b"x" * 10_000)
+        while exchange.awaits:
+            done = threading.Event()
+            exchange.result.when_ready(done.set)
+            assert done.wait(10)
+            exchange.go_on()
+        left = bytes(connection.out)
+    assert left.startswith(b"HTTP/1.1 200 OK\r\n") and left.endswith(b"\r\n\r\n0\r\n\r\n")
+
+
+def test_stream_that_ends_by_a_time_limit_while_an_item_is_encoded_is_cut_and_hangs_nobody(monkeypatch, log):
+    ended = threading.Event()
+
+    async def limited(event, context):
+        try:
+            async with asyncio.timeout(0.05):
+                yield "x"
+        finally:
+            ended.set()
+
+    def slowly(item):
+        assert ended.wait(10)
+        return encode(item)
+
+    encode = watchdog_app.encode_item
+    monkeypatch.setattr(watchdog_app, "encode_item", slowly)
+    with serving(limited) as served:
+        received = served.talk(GET)
+    assert received.startswith(b"HTTP/1.1 500 ") or received.endswith(b"1\r\nx\r\n"), "as late as it fails"
+    assert log.getvalue().count("ERROR call") == 1
+
+
+class Unruly(Coroutine):
+    """A coroutine by name: it cannot be awaited, nor closed."""
+
+    def send(self, value):
+        raise StopIteration
+
+    def throw(self, *error):
+        raise StopIteration
+
+    def close(self):
+        raise ValueError("not closed")
+
+    def __await__(self):
+        return iter(())
+
+
+def test_coroutine_of_which_no_task_can_be_made_is_a_500_and_holds_up_no_other(monkeypatch, log):
+    def refuses(coroutine, **more):
+        raise StopIteration("no task")
+
+    with serving(lambda event, context: Unruly() if event.path == "/bad" else hello(event, context)) as served:
+        assert served.get("/").status == 200
+        with monkeypatch.context() as patched:
+            patched.setattr(watchdog_app.LOOP.loop, "create_task", refuses)
+            assert served.get("/bad").status == 500
+        assert served.get("/").status == 200
+
+
+def test_job_of_the_loop_that_fails_strands_no_other(log, caplog):
+    done = threading.Event()
+    watchdog_app.LOOP.start()
+    blocked = threading.Event()
+    watchdog_app.LOOP.soon(lambda: blocked.wait(10))
+    watchdog_app.LOOP.soon(lambda: 1 / 0)
+    watchdog_app.LOOP.soon(done.set)
+    blocked.set()
+    assert done.wait(10)
+    assert "ZeroDivisionError" in caplog.text

@@ -146,6 +146,24 @@ def test_exception_is_a_500_or_let_through(handle, log):
     assert invoke(refuses, raise_errors=True).status == 418
 
 
+def test_what_a_wsgi_application_has_written_and_yields_comes_in_order_and_is_closed():
+    class Items:
+        closed = False
+
+        def __iter__(self):
+            return iter([b"b", b"c"])
+
+        def close(self):
+            Items.closed = True
+
+    def response(environ, start_response):
+        start_response("200 OK", [])(b"a")
+        return Items()
+
+    assert invoke(lambda event, context: response).body == b"abc"
+    assert Items.closed
+
+
 @pytest.mark.parametrize(
     ("arguments", "named", "says"),
     [

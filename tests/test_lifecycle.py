@@ -89,6 +89,13 @@ def test_function_that_cannot_be_imported_ends_the_start_with_status_1_and_its_t
     assert "importlib" not in log and "watchdog_app.py" not in log, "the frames that are not the function's say nothing to its author"
 
 
+def test_fault_that_is_not_the_functions_is_not_called_so(function):
+    with process(function("import select\nselect.epoll = None\ndef handle(event, context): pass")) as program:
+        status, log = program.end()
+    assert status == 1
+    assert "ERROR the server failed\n" in log and "TypeError" in log
+
+
 def test_address_in_use_ends_the_start_with_one_line(function):
     file = function("def handle(event, context): pass")
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -138,6 +138,13 @@ def test_logging_that_was_imported_before_the_program_is_set_up(tmp_path):
     assert logged(source, tmp_path, PYTHONPATH=str(tmp_path)) == ["INFO call 'id-7' root: x"]
 
 
+def test_level_that_was_set_before_the_program_wins(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import logging\nlogging.root.setLevel(logging.DEBUG)\n")
+    source = "import logging\ndef handle(event, context):\n    context.call_id = 'id-7'\n    logging.debug('x')\n"
+    assert logged(source, tmp_path, PYTHONPATH=str(tmp_path), log_level="debug") == ["DEBUG call 'id-7' root: x"]
+    assert logged(source.replace("debug", "info"), tmp_path, PYTHONPATH=str(tmp_path)) == ["INFO call 'id-7' root: x"]
+
+
 @pytest.mark.parametrize(
     "make", ["logging.LogRecord(None, 20, '', 1, 'x', None, None)", "logging.makeLogRecord({'msg': 'x', 'levelno': 20, 'levelname': 'INFO'})"]
 )

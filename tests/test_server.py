@@ -247,6 +247,18 @@ def test_calls_that_are_stuck_tell_that_their_like_will_block_before_one_has_end
         assert server.server.expectation.blocks("/wait")
 
 
+def test_stuck_call_counts_once():
+    with gated() as (gate, server), server.connect() as sock:
+        sock.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 1 and server.server.current is None, "the successor's lead")
+        average = server.server.expectation.average
+        assert 0 < average <= watchdog_app.SAMPLE_LIMIT * watchdog_app.WEIGHT
+        gate.opened.set()
+        assert next_answer(sock).status == 200
+        wait_for(lambda: connections(server)[0].mask, "the end of the exchange")
+        assert server.server.expectation.average == average
+
+
 def test_one_slow_call_does_not_make_the_next_ones_expected_to_block():
     expectation = watchdog_app.Expectation()
     expectation.note("/", 60.0)
