@@ -1676,7 +1676,7 @@ class AsyncStream:
         try:
             async for item in self.items:
                 if self.closed:  # the generator has taken its cancelling for something else
-                    break
+                    return
                 self._offer(item)
                 await self.wanted.wait()
                 self.wanted.clear()
@@ -3675,7 +3675,8 @@ def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
 class Answer:
     """A function's answer to `invoke`.
 
-    status: int. headers: Headers. body: bytes, all of it. text: str, the body decoded. Iteration gives a stream's items as they come, once.
+    status: int. headers: Headers. body: bytes, all of it. text: str, the body decoded. Iteration gives a stream's items as they come, once;
+    close() ends it before.
     """
 
     def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes], close: Callable[[], object]) -> None:

@@ -437,13 +437,19 @@ def test_wsgi_response_that_raises_an_error_with_an_async_body_is_answered_with_
 
 
 def test_result_that_waits_for_its_peer_leaves_a_thread_to_lead():
+    begun, go_on = [], threading.Event()
+
     async def large(event, context):
-        return iter([b"x" * 1_000_000] * 50) if event.path == "/large" else "x"
+        begun.append(event)
+        await asyncio.to_thread(go_on.wait, 10)
+        return iter([b"x" * 1_000_000] * 50)
 
     with serving(large, threads="1") as served, served.connect() as slow, served.connect() as queued:
         for sock in (slow, queued):
             sock.sendall(b"GET /large HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-        wait_for(lambda: served.server.queue or served.server.current, "a second stream that has no thread")
+        wait_for(lambda: len(begun) == 2, "two calls whose results are awaited")
+        go_on.set()
+        wait_for(lambda: served.server.queue, "a second stream that has no thread")
         assert served.talk(b"bad\r\n\r\n").startswith(b"HTTP/1.1 400 ")
         slow.close()
         assert len(read_answer(read_all(queued))[0].body) == 50_000_000
@@ -469,6 +475,23 @@ def test_end_of_a_stream_whose_head_the_kernel_did_not_take_follows_it(monkeypat
             exchange.go_on()
         left = bytes(connection.out)
     assert left.startswith(b"HTTP/1.1 200 OK\r\n") and left.endswith(b"\r\n\r\n0\r\n\r\n")
+
+
+def test_stream_that_ends_while_an_item_is_encoded_says_so_at_the_next(monkeypatch):
+    async def one():
+        yield "x"
+
+    def slowly(item):
+        watchdog_app.LOOP.soon(stream.job.task.cancel)
+        wait_for(lambda: stream.job.ready.is_there, "the end of the task")
+        return encode(item)
+
+    encode, stream = watchdog_app.encode_item, watchdog_app.AsyncStream(one())
+    monkeypatch.setattr(watchdog_app, "encode_item", slowly)
+    stream.begin(None)
+    assert stream.take() == b"x"
+    with pytest.raises(watchdog_app.StreamFailed):
+        stream.take()
 
 
 def test_stream_that_ends_by_a_time_limit_while_an_item_is_encoded_is_cut_and_hangs_nobody(monkeypatch, log):

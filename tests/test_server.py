@@ -865,6 +865,15 @@ def test_connection_is_closed_where_the_function_has_closed_the_selector():
         assert peer.recv(1) == b""
 
 
+def test_connection_that_the_selector_does_not_take_is_closed_and_logged(log):
+    with not_started() as (server, _), pair() as (connection, _):
+        server.connections[connection.fd] = connection
+        os.close(connection.fd)
+        server._watch(connection, watchdog_app.IN, 1e9)
+        assert not server.connections
+    assert "a connection is lost" in log.getvalue()
+
+
 def test_connection_whose_descriptor_the_function_has_closed_is_forgotten():
     with not_started() as (server, _), pair() as (connection, _):
         server.connections[connection.fd] = connection
