@@ -262,13 +262,14 @@ def test_generator_whose_first_item_cannot_be_sent_is_ended(log):
 
 
 def test_generator_that_goes_on_when_it_is_cancelled_is_ended():
-    ended = threading.Event()
+    sleeping, ended = threading.Event(), threading.Event()
 
     async def goes_on(event, context):
         try:
             yield "x"
             while True:
                 try:
+                    sleeping.set()
                     await asyncio.sleep(1000)
                 except asyncio.CancelledError:
                     yield "y"
@@ -279,6 +280,7 @@ def test_generator_that_goes_on_when_it_is_cancelled_is_ended():
         with served.connect() as sock:
             sock.sendall(GET)
             sock.recv(1000)
+            assert sleeping.wait(10)
         assert ended.wait(10)
 
 
