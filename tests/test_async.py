@@ -272,6 +272,7 @@ def test_generator_that_goes_on_when_it_is_cancelled_is_ended():
                     sleeping.set()
                     await asyncio.sleep(1000)
                 except asyncio.CancelledError:
+                    await asyncio.sleep(0)
                     yield "y"
         finally:
             ended.set()
