@@ -860,10 +860,10 @@ class Values(Mapping[str, str]):
 
     def get(self, name: str, default: Any = None, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002 (Werkzeug's name)
         """Return the value of `name`, converted by `type`; `default` where it is missing or does not convert."""
-        check_name(name)
         if type is not None and not callable(type):
             raise TypeError(f"type is {clipped(type)}: it takes a function of text, such as int")
         if name not in self:
+            check_name(name)
             return default
         try:
             return type(self[name]) if type else self[name]
@@ -3141,7 +3141,7 @@ class Server:
     def _set_aside(self, connection: Connection) -> None:
         """Take a connection off the selector for which something has come while a thread owns it: each poll would report it again."""
         with self.lock:
-            if not connection.mask:  # it has not done so meanwhile
+            if not connection.mask:  # its owner has not put it back meanwhile
                 self._unwatch(connection)
 
     def _unwatch(self, connection: Connection) -> None:
@@ -3740,9 +3740,9 @@ def invoke(
     instead of a 500. `startup` is not called. Settings are those of `os.environ`.
     Returns an Answer. Raises TypeError or ValueError, which names the argument, for one that is not valid.
     """
-    content, kind = invoked_body(body, json, form)
     from itertools import chain, islice
 
+    content, kind = invoked_body(body, json, form)
     request = invoked_request(method, target, content, kind, headers)
     environ = build_environ(request, base_environ("127.0.0.1", 8080), "127.0.0.1")
     started: list[tuple[str, HeaderPairs]] = []

@@ -39,7 +39,7 @@ FAULTS = {
         Case(("n",), retire=True),
     ),
     "a connection is set aside though its owner has given it back": Fault(
-        "            if not connection.mask:  # it has", "            if True:  # it has", Case(("ff", "f"))
+        "            if not connection.mask:  # its owner", "            if True:  # its owner", Case(("ff", "f"))
     ),
     "an event is served whoever owns the connection": Fault("                elif connection.mask:", "                elif True:", Case(("ff",))),
     "the connection in hand stays in the selector": Fault(
