@@ -306,16 +306,14 @@ def watchdog_exceptions():
     return HTTPException
 
 
-FORK = """
-import os
-def handle(event, context):
-{pace}    if event.path != '/fork':
+FORKS = """    if event.path != '/fork':
         return str(os.getpid())
     pid = os.fork()
     if pid == 0:
         {child}
     return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
+FORK = "import os\ndef handle(event, context):\n{pace}" + FORKS
 
 
 @pytest.mark.parametrize(
@@ -333,9 +331,14 @@ def test_fork_in_a_call_answers_once_and_its_child_serves_nobody(child, status, 
     with program_of(tmp_path, FORK.format(pace=wait, child=child)) as program:
         wait_for(program.answers, "an answer")
         prepare(program)
-        assert get(program, "/fork").body == status
-        assert {get(program).text for _ in range(10)} == {str(program.popen.pid)}
+        expect_one_answer(program, status)
         assert says in end_well(program)
+
+
+def expect_one_answer(program, status):
+    """Make a call that forks, and see that it is the parent that answers it, and all calls after it."""
+    assert get(program, "/fork").body == status
+    assert {get(program).text for _ in range(10)} == {str(program.popen.pid)}
 
 
 AWAITED_FORK = """
@@ -345,13 +348,8 @@ async def handle(event, context):
         await asyncio.sleep(1)
         return 'late'
     await asyncio.sleep(0.01)
-    if event.path != '/fork':
-        return str(os.getpid())
-    pid = os.fork()
-    if pid == 0:
-        {child}
-    return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
+AWAITED_FORK += FORKS
 
 
 @pytest.mark.parametrize(
@@ -368,8 +366,7 @@ def test_fork_in_an_awaited_call_answers_once_and_costs_no_other_its_answer(chil
         wait_for(program.answers, "an answer")
         with connect(program.port) as other:
             other.sendall(b"GET /open HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            assert get(program, "/fork").body == status
-            assert {get(program).text for _ in range(10)} == {str(program.popen.pid)}
+            expect_one_answer(program, status)
             assert read_answer(read_all(other))[0].text == "late"
         assert says in end_well(program)
 
