@@ -59,7 +59,7 @@ from wsgiref.handlers import BaseHandler, format_date_time
 TYPE_CHECKING = False  # typing costs 5 to 20 ms at start; type checkers take this name for true
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-    from types import ModuleType
+    from types import ModuleType, TracebackType
     from typing import Any, BinaryIO, NoReturn
     from wsgiref.types import StartResponse, WSGIApplication
 
@@ -2011,14 +2011,23 @@ def warn_once(message: str) -> None:
         log("WARNING", message)
 
 
-def format_traceback(error: BaseException, skip: int = 0) -> str:
-    """Convert an exception to its traceback's text, without the outermost `skip` frames, which are this module's own."""
+def format_traceback(error: BaseException, of_function: bool = False) -> str:
+    """Convert an exception to its traceback's text; one of the function's begins in the function's files."""
     from traceback import format_exception  # 5 ms, and a function that works needs none of it
 
+    return "".join(format_exception(type(error), error, function_frames(error) if of_function else error.__traceback__))
+
+
+def function_frames(error: BaseException) -> TracebackType | None:
+    """Return what follows this module's frames and the import system's; all of them where nothing does, but of a SyntaxError none: it says where."""
     frames = error.__traceback__
-    for _ in range(skip):
-        frames = frames.tb_next if frames and frames.tb_next else frames
-    return "".join(format_exception(type(error), error, frames))
+    while frames and (frames.tb_frame.f_globals is globals() or is_of_importlib(frames.tb_frame.f_code.co_filename)):
+        frames = frames.tb_next
+    return frames if frames or isinstance(error, SyntaxError) else error.__traceback__
+
+
+def is_of_importlib(file: str) -> bool:
+    return file.startswith("<frozen importlib") or file.endswith("/importlib/__init__.py")
 
 
 class Function:
@@ -2074,7 +2083,7 @@ class Application:
             if self.function.shutdown:
                 self._run_hook(self.function.shutdown, self.context({}))
         except BaseException as error:
-            log("ERROR", "shutdown failed", format_traceback(error, 2))
+            log("ERROR", "shutdown failed", format_traceback(error, of_function=True))
 
     def _run_hook(self, hook: Callable[..., Any], *arguments: Any) -> Any:
         result = hook(*arguments)
@@ -2125,7 +2134,7 @@ class Application:
             except BaseException as error:
                 stream.close()
                 return self._send(self._failure(error, event, context), event, context, start_response)
-            stream.failed = lambda: self._report(sys.exception(), event, context, 0)
+            stream.failed = lambda: self._report(sys.exception(), event, context)
             start_response(status_line(response.status), response.headers)
             return stream  # type: ignore[no-any-return]
 
@@ -2173,13 +2182,13 @@ class Application:
                 return from_error(error)
             except BaseException as second:
                 return self._failure(second, event, context)
-        trace = self._report(error, event, context, 1)
+        trace = self._report(error, event, context)
         text = f"Internal Server Error\ncall id: {clipped(context.call_id).strip(chr(39))}\n"
         return Response(500, PLAIN[:], (text + trace if self.debug else text).encode("utf-8", "replace"))
 
-    def _report(self, error: BaseException | None, event: Event, context: Context, skip: int) -> str:
+    def _report(self, error: BaseException | None, event: Event, context: Context) -> str:
         """Log a failed call as one record; return its traceback."""
-        trace = format_traceback(error, skip) if error else ""
+        trace = format_traceback(error, of_function=True) if error else ""
         log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, context.call_id)
         return trace
 
@@ -2191,6 +2200,9 @@ def from_error(error: HTTPError) -> Response:
     code = to_status(error.status)
     phrase = None if code in (204, 304) else status_line(code)[4:] + "\n"
     return from_parts(code, error.headers, phrase, "text/plain; charset=utf-8")
+
+
+TARGETS = "a file, a folder with handler.py, or module:function"
 
 
 def default_target() -> str:
@@ -2205,7 +2217,7 @@ def load_function(target: str | os.PathLike[str] = "") -> Function:
     Raises SettingsError where target does not exist, LoadError where the module has no such entry point, and what the import raises.
     """
     if not isinstance(target, (str, os.PathLike)):
-        raise TypeError(f"target is {clipped(target)}: it takes a file, a folder with handler.py, or module:function")
+        raise TypeError(f"target is {clipped(target)}: it takes {TARGETS}")
     target = os.fspath(target) or default_target()
     if os.path.isdir(target):
         return declared(import_file(os.path.join(target, "handler.py")), "handle")
@@ -2221,7 +2233,7 @@ def load_function(target: str | os.PathLike[str] = "") -> Function:
         except ModuleNotFoundError as error:
             if not f"{module}.".startswith(f"{error.name}."):  # it is there, and imports one that is not
                 raise
-    raise SettingsError(f"TARGET {clipped(target)} does not exist: it takes a file, a folder with handler.py, or module:function")
+    raise SettingsError(f"TARGET {clipped(target)} does not exist: it takes {TARGETS}")
 
 
 class LoadError(Exception):
@@ -3619,30 +3631,33 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
             remove_lock(lock)
 
 
+class FunctionFailed(Exception):
+    """The function's own code has raised before its first call; the arguments are the record to log, and its traceback."""
+
+
 def import_function(target: str) -> Function:
-    """Load the function; raise ImportFailed where its module's own code raises."""
+    """Load the function; raise FunctionFailed where its module's own code raises."""
     try:
         return load_function(target)
     except (SettingsError, LoadError):
         raise
     except BaseException as error:
-        raise ImportFailed from error
+        raise FunctionFailed("the function's module cannot be imported", format_traceback(error, of_function=True) + hint(error)) from error
 
 
-class ImportFailed(Exception):
-    """The function's module has raised; the cause is what."""
+def hint(error: BaseException) -> str:
+    """Say what to do about a module that is not there."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    return f"Is {clipped(error.name)} listed in requirements.txt, and was the function built since?\n"
 
 
 def start_up(application: Application) -> None:
-    """Call the function's `startup`; raise StartupFailed where that raises."""
+    """Call the function's `startup`; raise FunctionFailed where that raises."""
     try:
         application.startup()
     except BaseException as error:
-        raise StartupFailed from error
-
-
-class StartupFailed(Exception):
-    """The function's `startup` has raised; the cause is what."""
+        raise FunctionFailed("startup failed", format_traceback(error, of_function=True)) from error
 
 
 def announce(listener: socket.socket) -> None:
@@ -3904,7 +3919,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool
     from argparse import ArgumentParser  # 10 ms, and a container passes no flags
 
     parser = ArgumentParser(prog="watchdog_app", description="Run an OpenFaaS function, behind of-watchdog or alone.")
-    parser.add_argument("target", nargs="?", default="", metavar="TARGET", help="a file, a folder with handler.py, or module:function")
+    parser.add_argument("target", nargs="?", default="", metavar="TARGET", help=TARGETS)
     parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen, instead of upstream_url")
     parser.add_argument("--reload", action="store_true", help="restart when a Python file of the function changes, and log each request")
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
@@ -3934,33 +3949,11 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     except LoadError as error:
         log("ERROR", str(error))
-    except StartupFailed as error:
-        log("ERROR", "startup failed", format_traceback(error.__cause__ or error, 3))
-    except ImportFailed as error:
-        cause = from_function(error.__cause__ or error)
-        log("ERROR", "the function's module cannot be imported", format_traceback(cause) + hint(cause))
+    except FunctionFailed as failure:
+        log("ERROR", *failure.args)
     except BaseException as error:
         log("ERROR", "the server failed", format_traceback(error))
     return 1
-
-
-def from_function(error: BaseException) -> BaseException:
-    """Let a traceback begin in the function's files, where it has a frame of theirs; of a SyntaxError, which has none, the place is enough."""
-    frames = error.__traceback__
-    while frames and (frames.tb_frame.f_globals is globals() or is_of_importlib(frames.tb_frame.f_code.co_filename)):
-        frames = frames.tb_next
-    return error.with_traceback(frames) if frames or isinstance(error, SyntaxError) else error
-
-
-def is_of_importlib(file: str) -> bool:
-    return file.startswith("<frozen importlib") or file.endswith("/importlib/__init__.py")
-
-
-def hint(error: BaseException) -> str:
-    """Say what to do about a module that is not there."""
-    if not isinstance(error, ModuleNotFoundError):
-        return ""
-    return f"Is {clipped(error.name)} listed in requirements.txt, and was the function built since?\n"
 
 
 def run() -> NoReturn:
