@@ -506,13 +506,23 @@ is_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff
 is_plain_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n").match
 
 
+def only_chunk(data: bytes) -> bytes:
+    """Return the content of the one chunk that `data` is, up to the end of the body, as of-watchdog sends a small one; b"" for anything else."""
+    line = is_plain_chunk_line(data)
+    if line is None:
+        return b""
+    start = line.end()
+    end = start + int(line[1], 16)
+    return data[start:end] if data[end:] == b"\r\n0\r\n\r\n" else b""
+
+
 class LengthBody:
     """A body whose length was declared."""
 
     __slots__ = ("data", "missing")
 
     def __init__(self, length: int) -> None:
-        self.data, self.missing = bytearray(), length
+        self.data, self.missing = BytesIO(), length  # whose `getvalue` hands its buffer over, where a bytearray needs a copy
 
     @property
     def complete(self) -> bool:
@@ -520,8 +530,7 @@ class LengthBody:
 
     def feed(self, data: bytes | bytearray) -> int:
         """Take what is body from the front of `data`; return how many bytes that was."""
-        taken = min(len(data), self.missing)
-        self.data += memoryview(data)[:taken]
+        taken = self.data.write(memoryview(data)[: self.missing])
         self.missing -= taken
         return taken
 
@@ -532,7 +541,7 @@ class ChunkedBody:
     __slots__ = ("complete", "data", "left", "most", "searched", "step", "trailer_room", "trailers")
 
     def __init__(self, most: int, trailer_room: int) -> None:
-        self.data, self.most = bytearray(), most
+        self.data, self.most = BytesIO(), most
         self.left = 0  # bytes of the current chunk that have not arrived
         self.step = ChunkedBody._size_line  # not bound: a bound method would make a cycle that only the collector frees
         self.trailers, self.trailer_room = 0, trailer_room
@@ -559,13 +568,13 @@ class ChunkedBody:
         while line := is_plain_chunk_line(data, position):
             start, size = line.end(), int(line[1], 16)
             end = start + size
-            if not data.startswith(b"\r\n", end) or len(self.data) + size > self.most:
+            if not data.startswith(b"\r\n", end) or self.data.tell() + size > self.most:
                 break
             self.searched, position = 0, end + 2
             if not size:
                 self.complete = True
                 break
-            self.data += data[start:end]
+            self.data.write(memoryview(data)[start:end])
         return position
 
     def _line(self, data: bytes | bytearray, start: int, most: int, status: int) -> bytes:
@@ -584,14 +593,14 @@ class ChunkedBody:
         if match is None:
             raise HTTPError(400)
         self.left = int(match[1], 16)
-        if len(self.data) + self.left > self.most:
+        if self.data.tell() + self.left > self.most:
             raise HTTPError(413)
         self.step = ChunkedBody._content if self.left else ChunkedBody._trailer
         return start + len(line)
 
     def _content(self, data: bytes | bytearray, start: int) -> int:
         end = min(len(data), start + self.left)
-        self.data += memoryview(data)[start:end]
+        self.data.write(memoryview(data)[start:end])
         self.left -= end - start
         if not self.left:
             self.step = ChunkedBody._content_end
@@ -726,8 +735,10 @@ class RequestReader:
             raise request.refusal
         if rest or self.buffer:
             request.expects_continue = False  # it did not wait
-        if length == len(rest):  # all of it, and nothing behind it, as nearly always: no copy
-            request.body = rest
+        # All of it, and nothing behind it, as nearly always: 1 instead of 5 µs
+        whole = only_chunk(rest) if length == CHUNKED else rest if length == len(rest) else b""
+        if whole and len(whole) <= self.max_body:
+            request.body = whole
             return request
         body = ChunkedBody(self.max_body, self.max_head) if length == CHUNKED else LengthBody(length)
         self.pending = (request, body)
@@ -743,7 +754,7 @@ class RequestReader:
         if not body.complete:
             self.waiting = "body"
             return None
-        request.body = bytes(body.data)
+        request.body = body.data.getvalue()
         self.pending, self.waiting = None, ""
         return request
 
@@ -757,7 +768,7 @@ class RequestReader:
     @property
     def received(self) -> int:
         """Bytes of the current body that have arrived."""
-        return len(self.pending[1].data) if self.pending else 0
+        return self.pending[1].data.tell() if self.pending else 0
 
 
 # ---- 5. Request -> environ (PEP 3333) --------------------------------------------------------------------------------
@@ -2691,22 +2702,23 @@ class ArrivingBody(RawIOBase):
 
     def __init__(self, connection: Connection, patience: float) -> None:
         assert connection.reader.pending is not None
-        request, body = connection.reader.pending
-        self.connection, self.request, self.patience = connection, request, patience
-        self.data = body.data  # to which the reader adds
-        self.received, self.waited = len(self.data), 0.0
+        self.request, self.body = connection.reader.pending
+        self.connection, self.patience = connection, patience
+        self.piece = memoryview(b"")  # of the body, taken from what the reader has collected
+        self.received, self.waited = connection.reader.received, 0.0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, target: Any) -> int:
         """Read what is there, or wait for it; 0 at the body's end. Raise HTTPError for a body that is not valid, is cut, or stops arriving."""
-        while not self.data and self._is_arriving():
-            self._receive()
-        size = min(len(target), len(self.data))
-        with memoryview(self.data) as view:
-            target[:size] = view[:size]
-        del self.data[:size]
+        while not self.piece and (self.body.data.tell() or self._is_arriving()):
+            if self.body.data.tell():
+                self.piece, self.body.data = memoryview(self.body.data.getvalue()), BytesIO()
+            else:
+                self._receive()
+        size = min(len(target), len(self.piece))
+        target[:size], self.piece = self.piece[:size], self.piece[size:]
         return size
 
     def _is_arriving(self) -> bool:
