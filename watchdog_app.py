@@ -85,10 +85,13 @@ LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # what is discarded after a refusa
 READ_AT_ONCE = 16  # further recv calls for one request, as long as each is full, before others get their turn
 ACCEPT_AT_ONCE = 64  # connections accepted before others get their turn
 ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
+BODY_SHARE = 4  # of the memory that there is, for bodies by default: `event.body` is a second copy, and the function makes more
 HALF_CLOSED = 1.0  # seconds that a call which is awaited may still take when its peer has ended its side
 MOMENT = 1.0  # seconds that a server alone still accepts after SIGTERM, for callers that do not know of it yet
 BACKLOG = 1024  # connections that the kernel holds while the function's module is imported, or the leader is busy
 RECEIVE = 64 * 1024  # bytes of one recv
+UNCOUNTED = 64 * 1024  # bytes of JSON whose values are not counted: many times that is little still
+JOINED = 64 * 1024  # bytes of a body that is joined with its head for one send; a larger one is not copied, but sent from where it is
 PIECE = 64 * 1024  # bytes of one read of a file that is streamed
 STUCK = 0.002  # seconds after which a call in place counts as blocking, and the lead is given to another thread
 SLOW = 0.001  # seconds of average above which a call is expected to block, and the lead is passed on before it
@@ -193,6 +196,7 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "ready_on": (one_of({"listen": "listen", "startup": "startup"}, "listen or startup"), "listen"),
     "threads": (at_least(1, count, "a whole number from 1 on"), "512"),
     "max_body": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "100MB"),
+    "body_memory": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), ""),
     "max_head": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "256KB"),
     "keep_alive": (at_least(90, duration, "a duration of at least 90s, for which of-watchdog may reuse an idle connection"), "120s"),
     "log_level": (one_of({level.lower(): number for level, number in LEVELS.items()}, "debug, info, warning or error"), "info"),
@@ -223,6 +227,7 @@ class Settings:
     ready_on: str
     threads: int
     max_body: int
+    body_memory: int
     max_head: int
     keep_alive: float
     log_level: int
@@ -243,6 +248,8 @@ class Settings:
         values["exec_timeout"] = values["exec_timeout"] or None  # 0 is no limit, as for of-watchdog
         values["read_timeout"] = values["read_timeout"] or FOREVER
         values["threads"] = min(values["threads"], values["max_inflight"] or values["threads"])
+        values["body_memory"] = values["body_memory"] or memory_limit() // BODY_SHARE
+        values["max_body"] = min(values["max_body"], values["body_memory"])
         self.__dict__.update(values)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -266,6 +273,36 @@ def _converted(name: str, text: str) -> Any:
         raise SettingsError(f"{name}={clipped(text)} is not valid: it takes {takes}") from None
 
 
+def memory_limit() -> int:
+    """Return how many bytes of memory this process may use: the least limit of its control groups, or what the machine has."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for line in (read_text("/proc/self/cgroup") or "").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            limits += group_limits("/sys/fs/cgroup", group, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += group_limits("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes")
+    return min(limits)
+
+
+def group_limits(root: str, group: str, name: str) -> Iterator[int]:
+    """Yield the limits of a control group and of those above it; in a container only the root may be there (cgroups(7))."""
+    parts = group.strip("/").split("/")
+    for depth in range(len(parts) + 1):
+        text = read_text("/".join((root, *parts[:depth], name)))
+        if text and text.isdecimal():  # else it is missing, or says "max"
+            yield int(text)
+
+
+def read_text(path: str) -> str | None:
+    """Return a file's text without white space around it, None where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip() or None
+    except OSError:
+        return None
+
+
 def remember(cache: dict[Any, Any], key: Any, value: Any, length: int) -> None:
     """Keep `value` in a cache that stays small: nothing long, and all over again when it is full."""
     if length <= CACHE_LENGTH:
@@ -283,6 +320,7 @@ def clipped(value: object, length: int = 100) -> str:
 # ---- 2. Errors: a refusal that knows its status ----------------------------------------------------------------------
 
 PLAIN: HeaderPairs = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
+RETRY: HeaderPairs = [("Retry-After", "1")]  # beside a 503: the load may be over in a second
 STATUS_LINES: dict[int, str] = {200: "200 OK"}
 
 
@@ -635,15 +673,42 @@ class ChunkedBody:
             raise HTTPError(431)
 
 
+class BodyMemory:
+    """What the bodies of all connections hold, `held` bytes of at most `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held, self.lock = most, 0, threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes more; raise HTTPError where they do not fit: 413 for what never will, else 503."""
+        with self.lock:
+            if self.held + size <= self.most:
+                self.held += size
+                return
+        if size > self.most:
+            raise HTTPError(413)
+        warn_once(f"bodies would hold more than body_memory={self.most} bytes: some are answered 503")
+        raise HTTPError(503, None, RETRY)
+
+    def give_back(self, size: int) -> None:
+        """Count `size` bytes no more."""
+        with self.lock:
+            self.held -= size
+
+
 class RequestReader:
     """Turn the bytes of one connection into its requests, one at a time; it does no I/O and knows no clock.
 
-    `waiting` says what has begun and is not complete: "head", "body" or "" for neither.
+    `waiting` says what has begun and is not complete: "head", "body" or "" for neither. `held` is what counts in `memory` for the request.
     """
 
-    __slots__ = ("blank_lines", "buffer", "line_ended", "max_at_once", "max_body", "max_head", "pending", "scanned", "streams", "waiting")
+    __slots__ = (
+        *("blank_lines", "buffer", "held", "line_ended", "max_at_once", "max_body", "max_head"),
+        *("memory", "pending", "scanned", "streams", "waiting"),
+    )
 
-    def __init__(self, max_head: int, max_body: int, streams: bool = False) -> None:
+    def __init__(self, max_head: int, max_body: int, memory: BodyMemory | None = None, streams: bool = False) -> None:
+        self.memory, self.held = memory or BodyMemory(sys.maxsize), 0
         self.max_head, self.max_body, self.streams = max_head, sys.maxsize if streams else max_body, streams
         self.max_at_once = min(MAX_LINE, max_head)  # bytes of the longest head that breaks no limit, neither the request line's nor its own
         self.buffer = bytearray()  # what has arrived and belongs to no complete request
@@ -682,7 +747,23 @@ class RequestReader:
         request.keep_alive = False
         self.pending, self.waiting = None, ""
         self.buffer.clear()
+        self.let_go()
         return request
+
+    def _hold(self, size: int) -> None:
+        """Count the body of the current request, which has `size` bytes by now."""
+        self.memory.take(size - self.held)
+        self.held = size
+
+    def claim(self, size: int) -> None:
+        """Count `size` bytes that are made of the body, until the request is done; raise HTTPError where they do not fit."""
+        self.memory.take(size)
+        self.held += size
+
+    def let_go(self) -> None:
+        """Count nothing more for the current request."""
+        self.memory.give_back(self.held)
+        self.held = 0
 
     def _read_head(self) -> Request | None:
         buffer = self.buffer
@@ -738,6 +819,7 @@ class RequestReader:
         # All of it, and nothing behind it, as nearly always: 1 instead of 5 µs
         whole = only_chunk(rest) if length == CHUNKED else rest if length == len(rest) else b""
         if whole and len(whole) <= self.max_body:
+            self._hold(len(whole))
             request.body = whole
             return request
         body = ChunkedBody(self.max_body, self.max_head) if length == CHUNKED else LengthBody(length)
@@ -751,6 +833,8 @@ class RequestReader:
             del self.buffer[: body.feed(self.buffer)]
         else:  # one copy less
             self.buffer += data[body.feed(data) :]
+        if not self.streams:
+            self._hold(body.data.tell())
         if not body.complete:
             self.waiting = "body"
             return None
@@ -1061,8 +1145,11 @@ class Event:
 
     def json(self) -> Any:
         """Return the body as JSON, whatever its Content-Type; raise a 400 for one that is not."""
+        body = self.body
+        if (connection := self.environ.get("of_python.connection")) and len(body) > UNCOUNTED:
+            connection.claim(parsed_size(body))
         try:
-            return json_codec()[1](self.body.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
+            return json_codec()[1]((body[3:] if body[:3] == b"\xef\xbb\xbf" else body).decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise NotReadable(f"the body is not valid JSON: {clipped(str(error)).strip(chr(39))}") from None
 
@@ -1081,6 +1168,11 @@ class Event:
         return f"<Event {clipped(self.method)} {clipped(self._target)}>"
 
 
+def parsed_size(body: bytes) -> int:
+    """Estimate, in bytes, what JSON takes once it is parsed: up to 30 times its own size where its values are small."""
+    return len(body) + 64 * body.count(b",") + 208 * body.count(b"{") + 96 * body.count(b"[")
+
+
 class StreamEvent(Event):
     """One call of a function with `stream_request`: its body arrives while it runs."""
 
@@ -1095,15 +1187,6 @@ def read_input(environ: dict[str, Any]) -> bytes:
     if length:
         return bytes(environ["wsgi.input"].read(int(length)))
     return bytes(environ["wsgi.input"].read(-1)) if environ.get("wsgi.input_terminated") else b""
-
-
-def read_text(path: str) -> str | None:
-    """Return a file's text without white space around it, None where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip() or None
-    except OSError:
-        return None
 
 
 REQUIRED: Any = object()  # the default of what has none
@@ -1184,8 +1267,8 @@ class Context:
     @property
     def cancelled(self) -> bool:
         """Whether the caller has gone; always False under a server that cannot tell."""
-        has_gone = self._environ.get("of_python.has_gone")
-        return bool(has_gone and has_gone())
+        connection = self._environ.get("of_python.connection")
+        return bool(connection and connection.has_gone())
 
     def secret(self, name: str, default: Any = REQUIRED) -> Any:
         """Return the text of a secret without its final line break; it is read again when it has changed.
@@ -2397,7 +2480,7 @@ class Exchange(BaseHandler):
         """Make the environ from the request. The default builds it again for each from many calls."""
         connection = self.connection
         self.environ = environ = build_environ(self.request, self.server.base, connection.peer)
-        environ["of_python.has_gone"] = connection.has_gone
+        environ["of_python.connection"] = connection
         if connection.reader.pending is not None:
             environ["wsgi.input"] = BufferedReader(ArrivingBody(connection, self.server.settings.read_timeout), RECEIVE)
 
@@ -2454,7 +2537,10 @@ class Exchange(BaseHandler):
             body = b"".join(self.result)
             head = self._whole_head(len(body))
             self.headers_sent = True
-            self.connection.send(head if self._bodiless() else head + body)
+            if len(body) > JOINED and not self._bodiless():
+                self.connection.send(head, body)
+            else:
+                self.connection.send(head if self._bodiless() else head + body)
 
     def _bodiless(self) -> bool:
         return self.no_body or self.request.method == "HEAD"
@@ -2563,7 +2649,7 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 
     def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         line = status_line(error.status)
-        start_response(line, PLAIN[:])
+        start_response(line, [*PLAIN, *error.headers])
         return [line[4:].encode("latin-1") + b"\n"]
 
     return application
@@ -2607,7 +2693,7 @@ class Connection:
     """One socket: its reader, what is still to be sent, and until when it may wait for its peer."""
 
     __slots__ = (
-        *("aborted", "closing", "deadline", "discarded", "exchange", "fd", "fresh", "is_ready", "mask", "out"),
+        *("aborted", "behind", "closing", "deadline", "discarded", "exchange", "fd", "fresh", "is_ready", "mask", "out"),
         *("patience", "peer", "reader", "since", "sock", "stage", "watched"),
     )
 
@@ -2617,6 +2703,7 @@ class Connection:
         self.mask = 0  # what the leader waits for; 0 while a thread owns it
         self.watched = 0  # what the selector watches it for, 0 for nothing; that goes on while a thread owns it: see _set_aside
         self.out: bytes | memoryview = b""  # what the kernel did not take yet
+        self.behind: bytes | memoryview = b""  # what is to be sent after it
         self.stage, self.since = "", 0.0  # what is being read, "head" or "body", and when it began
         self.deadline = FOREVER
         self.closing = False  # no more requests; with nothing left to send: discard until the peer has gone
@@ -2644,6 +2731,10 @@ class Connection:
         """Tell whether the peer has ended its side, or the connection is lost."""
         return bool(self.end())
 
+    def claim(self, size: int) -> None:
+        """Count what the function makes of its body, `size` bytes, beside it; raise HTTPError where that does not fit."""
+        self.reader.claim(size)
+
     def end(self) -> int:
         """Return how the connection has ended: 0 for not at all, END for the peer's side alone, else LOST too."""
         return poll_for(self.fd, END)
@@ -2658,16 +2749,18 @@ class Connection:
             self.aborted = True
             return None
 
-    def send(self, data: bytes) -> None:
-        """Send what the kernel takes at once, and keep the rest for the selector."""
+    def send(self, data: bytes, behind: bytes = b"") -> None:
+        """Send what the kernel takes at once of `data` and what is `behind` it, and keep the rest for the selector."""
         try:
-            sent = self.sock.send(data)
+            sent = self.sock.sendmsg((data, behind)) if behind else self.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             raise Disconnected from error
         if sent < len(data):
-            self.out = memoryview(data)[sent:]
+            self.out, self.behind = memoryview(data)[sent:], behind
+        elif behind:
+            self.out = memoryview(behind)[sent - len(data) :] or b""
 
     def send_rest(self) -> None:
         """Go on sending what is left."""
@@ -2678,6 +2771,8 @@ class Connection:
         except OSError as error:
             raise Disconnected from error
         self.out = self.out[sent:] or b""  # an empty view would keep the whole answer in memory
+        if not self.out and self.behind:
+            self.out, self.behind = memoryview(self.behind), b""
 
     def send_all(self, data: bytes) -> None:
         """Send all of it and wait for the peer where need be, at most `patience` seconds for each bit of progress."""
@@ -2787,6 +2882,7 @@ class Server:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
         self.streams = bool(getattr(application, "stream_request", False))  # requests are run before their bodies have arrived
         self.base = base_environ(*listener.getsockname()[:2])
+        self.memory = BodyMemory(settings.body_memory)
         self.date, self.keep_alive = DateLines(), settings.keep_alive
         self.epoll = select.epoll()
         self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the leader's poll
@@ -3066,6 +3162,8 @@ class Server:
         else:
             connection.is_ready, exchange = False, connection.exchange
             exchange.go_on()
+        if connection.reader.held and not exchange.awaits:
+            connection.reader.let_go()
         if self.forked:
             log("ERROR", "handle has returned in a process that it forked: it takes os._exit there")
             os._exit(1)
@@ -3212,6 +3310,7 @@ class Server:
             self._unwatch(connection)  # a child process may hold a copy of the socket, and then closing would not do it
             if self.connections.get(connection.fd) is connection:
                 del self.connections[connection.fd]
+        connection.reader.let_go()
         exchange, connection.exchange = connection.exchange, None  # which has the connection: a cycle that only the collector would free
         if exchange is not None:
             exchange.give_up()
@@ -3238,7 +3337,7 @@ class Server:
                 warn_once(f"accept failed: {error}")
                 self._pause()
                 return False
-            reader = RequestReader(self.settings.max_head, self.settings.max_body, self.streams)
+            reader = RequestReader(self.settings.max_head, self.settings.max_body, self.memory, self.streams)
             connection = Connection(sock, str(peer[0]), reader, self.settings.write_timeout)
             if connection.fd in self.connections:
                 self._disown(self.connections[connection.fd])

@@ -220,12 +220,14 @@ def test_every_variable_is_read_from_the_mapping():
         "upstream_url": "http://a:1", "http_upstream_url": "http://[::1]:81", "exec_timeout": "1m30s", "read_timeout": "10", "write_timeout": "500ms",
         "healthcheck_interval": "0", "max_inflight": "7", "suppress_lock": "true", "ready_on": "startup", "threads": "8", "max_body": "1GB",
         "max_head": "64KB", "keep_alive": "2h", "log_level": "error", "log_format": "json", "debug": "1", "secret_dir": "./secrets",
+        "body_memory": "2GB",
     }  # fmt: skip
     assert env.keys() == SETTINGS.keys()
     settings = Settings.from_env(env)
     assert (settings.host, settings.port, settings.exec_timeout, settings.read_timeout, settings.write_timeout) == ("::1", 81, 90.0, 10.0, 0.5)
     assert (settings.healthcheck_interval, settings.suppress_lock, settings.ready_on, settings.threads) == (0.0, True, "startup", 7)
-    assert (settings.max_body, settings.max_head, settings.keep_alive, settings.debug) == (1 << 30, 64 << 10, 7200.0, True)
+    assert (settings.max_body, settings.body_memory) == (1 << 30, 2 << 30)
+    assert (settings.max_head, settings.keep_alive, settings.debug) == (64 << 10, 7200.0, True)
     assert (settings.log_level, settings.log_format, settings.secret_dir) == (40, "json", "./secrets")
 
 
