@@ -379,7 +379,8 @@ CHUNKED = -1  # a body's length where only its chunks tell
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
 TEXT = bytes(byte for byte in range(256) if byte == 0x09 or 0x20 <= byte != 0x7F)  # what a line of a head may hold
 is_token = re.compile(TOKEN).fullmatch
-is_request_line = re.compile(rf"({TOKEN}) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])").fullmatch
+# No `#` in a target, and nothing that is not ASCII (RFC 9112 §3.2): of-watchdog cuts the one off and escapes the other, two readings of one target
+is_request_line = re.compile(rf"({TOKEN}) ([!\"$-~]+) HTTP/([0-9])\.([0-9])").fullmatch
 is_authority = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=\-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?").fullmatch
 ENVIRON_KEYS: dict[str, str] = {}  # field names seen -> their environ keys, "" for those that are dropped
 GOOD_HOSTS: dict[str, bool] = {}  # checked before
@@ -480,7 +481,7 @@ def target_authority(method: str, target: str, fields: dict[str, str]) -> None:
     """Check the target's form; the authority of an absolute one takes the place of Host (RFC 9112 §3.2)."""
     if target[0] == "/" or (target == "*" and method == "OPTIONS"):
         return
-    match = re.match(r"https?://([^/?#]*)", target, re.IGNORECASE)
+    match = re.match("https?://([^/?]*)", target, re.IGNORECASE)
     if match is None:
         raise HTTPError(400)
     check_host(match[1])
@@ -531,9 +532,9 @@ def keep_alive(modern: bool, connection: str | None) -> bool:
 
 def check_expectation(request: Request, expectation: str) -> None:
     """Note the one expectation that there is (RFC 9110 §10.1.1), and the refusal of any other: 417, which leaves the framing intact."""
-    if expectation.lower() == "100-continue":
-        request.expects_continue = True
-    else:
+    expected = {single.strip(" \t").lower() for single in expectation.split(",")} - {""}
+    request.expects_continue = expected == {"100-continue"}
+    if expected - {"100-continue"}:
         request.refusal = HTTPError(417)
 
 

@@ -17,6 +17,7 @@ TOKEN = DIGITS + LETTERS + b"!#$%&'*+-.^_`|~"  # RFC 9110 §5.6.2
 BLANK = b" \t"  # RFC 9110 §5.6.3
 VISIBLE = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
 TEXT = VISIBLE + BLANK  # RFC 9110 §5.5
+TARGET = "".join(map(chr, [0x21, 0x22, *range(0x24, 0x7F)]))  # of-watchdog cuts `#` off, and escapes what is not ASCII
 NAME = DIGITS + LETTERS + b"-._~!$&'()*+,;="  # reg-name without its percent-encoding (RFC 3986 §3.2.2)
 
 
@@ -182,7 +183,7 @@ class Reader:
             self.faults.add(414)
         self.line_end()
         method, target, version = [part.decode("latin-1") for part in [*line.split(b" "), b"", b""][:3]]
-        if line.count(b" ") != 2 or not method or not target or method.strip(TOKEN.decode()) or target.strip(VISIBLE.decode("latin-1")):
+        if line.count(b" ") != 2 or not method or not target or method.strip(TOKEN.decode()) or target.strip(TARGET):
             self.faults.add(400)
         if len(method) > self.limits.method or method in ("CONNECT", "TRACE"):
             self.faults.add(501)
@@ -226,7 +227,7 @@ class Reader:
         if target.startswith("/") or (target == "*" and method == "OPTIONS"):
             return host
         scheme, slashes, rest = target.partition("://")
-        authority = rest[: min(len(rest), *(rest.find(mark) % (len(rest) + 1) for mark in "/?#"))]
+        authority = rest[: min(len(rest), *(rest.find(mark) % (len(rest) + 1) for mark in "/?"))]
         if not slashes or scheme.lower() not in ("http", "https") or not is_authority(authority):
             self.faults.add(400)
         return authority
@@ -253,8 +254,11 @@ class Reader:
 
     def expectation(self, headers: list[tuple[str, str]], modern: bool) -> tuple[int | None, bool]:
         """Return 417 for an expectation that nobody knows, and whether the peer expects a 100 (RFC 9110 §10.1.1)."""
-        expected = [value.lower() for value in values(headers, "expect")] if modern else []
-        return (417, False) if expected not in ([], ["100-continue"]) else (None, bool(expected))
+        expected: set[str] = set()
+        for value in values(headers, "expect") if modern else ():
+            expected.update(single.strip(" \t").lower() for single in value.split(","))
+        expected.discard("")
+        return (417, False) if expected - {"100-continue"} else (None, bool(expected))
 
     def keeps(self, headers: list[tuple[str, str]], modern: bool) -> bool:
         """Decide whether the connection goes on (RFC 9112 §9.3)."""

@@ -32,7 +32,7 @@ def echo(event, context):
     [
         pytest.param((), {}, {"method": "GET", "path": "/", "query": {}, "body": "", "type": None}, id="nothing"),
         pytest.param(("POST", "/a%20b?x=1"), {}, {"method": "POST", "path": "/a b", "query": {"x": "1"}}, id="target"),
-        pytest.param(("GET", "/ü"), {}, {"path": "/ü"}, id="target in UTF-8"),
+        pytest.param(("GET", "/%C3%BC"), {}, {"path": "/ü"}, id="target in UTF-8"),
         pytest.param(("POST",), {"body": b"x"}, {"body": "x", "type": None}, id="bytes"),
         pytest.param(("POST",), {"body": "ü"}, {"body": "ü"}, id="text"),
         pytest.param(("POST",), {"json": {"a": [1]}}, {"body": '{"a":[1]}', "type": "application/json"}, id="JSON"),
@@ -171,6 +171,7 @@ def test_what_a_wsgi_application_has_written_and_yields_comes_in_order_and_is_cl
         pytest.param(("GET",), {"handle": "handler"}, "handle is 'handler': it takes a function of event and context", id="name of a handle"),
         pytest.param(("G T",), {}, "method is 'G T': it takes a word", id="method"),
         pytest.param((7,), {}, "method is 7: it takes a word", id="method of another type"),
+        pytest.param(("GET", "/ü"), {}, "nothing that a server accepts: encode the target, as in %20", id="target not encoded"),
         pytest.param(("TRACE",), {}, "method TRACE, target '/' or headers are nothing that a server accepts", id="method that is refused"),
         pytest.param(("GET", "a"), {}, "target is 'a': it takes a path", id="target"),
         pytest.param(("GET", "/a b"), {}, "target '/a b' or headers .*: encode the target", id="target with a space"),

@@ -56,7 +56,7 @@ def test_the_types_are_exactly_those_of_pep_3333():
 
 
 def test_all_text_can_be_encoded_as_latin_1():
-    environ = environ_of("A: \xe9\xff", line="GET /%E2%82%AC\xe9?\xff HTTP/1.1")
+    environ = environ_of("A: \xe9\xff", line="GET /%E2%82%AC%E9?%FF HTTP/1.1")
     for value in environ.values():
         if type(value) is str:
             value.encode("latin-1")
@@ -81,8 +81,6 @@ def test_whether_calls_run_beside_each_other_is_the_servers_to_say(multithread):
         pytest.param("/a%2fb%3Fc", "/a/b?c", "", id="question mark in the path"),
         pytest.param("/%C3%A9", "/\xc3\xa9", "", id="utf-8 as latin-1"),
         pytest.param("/%E9", "/\xe9", "", id="latin-1"),
-        pytest.param("/\xe9?\xe9", "/\xe9", "\xe9", id="raw bytes"),
-        pytest.param("/\xc3%A9", "/\xc3\xa9", "", id="raw and encoded"),
         pytest.param("/%2525", "/%25", "", id="decoded once"),
         pytest.param("/%zz%4%", "/%zz%4%", "", id="wrong percent"),
         pytest.param("//a//b/../c", "//a//b/../c", "", id="not normalised"),

@@ -387,9 +387,9 @@ def test_the_date_is_made_anew_each_second():
 
 def test_a_long_target_is_escaped_and_cut_in_the_log(log):
     with serving_application(giving(None)) as server:
-        assert server.get("/\xe9" + "x" * 5000).status == 500
+        assert server.get("/'" + "x" * 5000).status == 500
     line = log.getvalue().partition("\n")[0]
-    assert line.startswith(r"ERROR 'GET' '/\xe9xxx") and len(line) < 1100
+    assert line.startswith("""ERROR 'GET' "/'xxx""") and len(line) < 1100
 
 
 ERRORS = [

@@ -518,6 +518,21 @@ def test_a_peer_that_waits_gets_a_100(service, framing, body):
     assert service.calls == [("POST", "/", b"hello"), ("GET", "/last", b"")]
 
 
+@pytest.mark.parametrize("twice", [b"Expect: 100-continue, 100-continue", b"Expect: 100-continue\r\nExpect: 100-continue"], ids=["list", "fields"])
+def test_a_peer_that_says_twice_that_it_waits_gets_one_100(service, twice):
+    with service.server.connect() as sock:
+        assert continued(sock, post(twice + b"\r\nContent-Length: 5")) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"hello" + LAST)
+        assert [answer.status for answer in read_answers(read_all(sock))] == [200, 200]
+
+
+@pytest.mark.parametrize("slices", DELIVERIES)
+def test_an_empty_expectation_is_none(service, slices):
+    answers = read_answers(service.talk(post(b"Content-Length: 5\r\nExpect:", b"hello") + LAST, slices))
+    assert [answer.status for answer in answers] == [200, 200]
+    assert service.calls == [("POST", "/", b"hello"), ("GET", "/last", b"")]
+
+
 def test_a_peer_that_waits_behind_another_request_gets_a_100(service):
     with service.server.connect() as sock:
         data = continued(sock, GOOD + post(b"Content-Length: 5\r\nExpect: 100-continue"))
