@@ -1495,9 +1495,9 @@ def not_json(constant: str) -> NoReturn:
 
 
 def encode_json(value: Any) -> bytes:
-    """Convert a value to JSON in UTF-8, unescaped; raise ResultError for what JSON cannot say."""
+    """Convert a value to JSON in UTF-8, unescaped but for lone surrogates; raise ResultError for what JSON cannot say."""
     try:
-        return json_codec()[0](value).encode("utf-8")
+        return json_codec()[0](value).encode("utf-8", "backslashreplace")  # \udXXX is JSON's own escape (RFC 8259 §7)
     except (TypeError, ValueError, RecursionError) as error:
         raise ResultError(f"body {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}") from None
 

@@ -78,6 +78,9 @@ BODIES = [
     pytest.param(memoryview(b"abcd")[::2], BINARY, b"ac", id="memoryview with gaps"),
     pytest.param({}, JSON, b"{}", id="empty dict"),
     pytest.param({"name": "grüße"}, JSON, '{"name":"grüße"}'.encode(), id="dict, UTF-8 unescaped"),
+    pytest.param({"a": "\ud800"}, JSON, rb'{"a":"\ud800"}', id="dict, lone surrogate escaped"),
+    pytest.param({"\udfff": "😀\ud83d"}, JSON, rb'{"\udfff":"' + "😀".encode() + rb'\ud83d"}', id="dict, pair unescaped, lone ones escaped"),
+    pytest.param(["\\\udc80"], JSON, rb'["\\\udc80"]', id="list, lone surrogate behind a backslash"),
     pytest.param(Record(a=1), JSON, b'{"a":1}', id="subclass of dict"),
     pytest.param([], JSON, b"[]", id="empty list"),
     pytest.param([1, "two", None, True, 2.5], JSON, b'[1,"two",null,true,2.5]', id="list"),
@@ -527,6 +530,7 @@ def strings():
         pytest.param([b"a", b"\xff"], BINARY, b"a\xff", id="bytes"),
         pytest.param([bytearray(b"a"), memoryview(b"b")], BINARY, b"ab", id="bytearray and memoryview"),
         pytest.param([{"a": "ü"}, {"b": 2}], LINES, '{"a":"ü"}\n{"b":2}\n'.encode(), id="dict"),
+        pytest.param([{"\ud800": "😀"}, ["\udfff"]], LINES, rb'{"\ud800":"' + "😀".encode() + b'"}\n' + rb'["\udfff"]' + b"\n", id="lone surrogates"),
         pytest.param([[1], [2, "x"]], LINES, b'[1]\n[2,"x"]\n', id="list"),
         pytest.param([{"line": "a\nb"}], LINES, b'{"line":"a\\nb"}\n', id="line break in JSON"),
         pytest.param([Record(a=1)], LINES, b'{"a":1}\n', id="subclass of dict"),
@@ -710,7 +714,6 @@ NOT_SENT = [
     pytest.param([float("inf")], "list", id="infinity"),
     pytest.param({"a": float("-inf")}, "dict", id="minus infinity"),
     pytest.param({(1, 2): 3}, "tuple", id="tuple as a key"),
-    pytest.param({"a": "\ud800"}, "dict", id="text that is no Unicode in JSON"),
     pytest.param("\ud800", "ud800", id="text that is no Unicode"),
     pytest.param(NotImplemented, "NotImplementedType", id="NotImplemented"),
     pytest.param(..., "ellipsis", id="ellipsis"),
@@ -724,6 +727,12 @@ def test_what_cannot_be_sent_is_a_500_and_the_log_names_it(body, named, spell, s
     assert answer.status == 500
     assert answer.header("Content-Type").startswith("text/plain")
     assert named in log.getvalue()
+
+
+@pytest.mark.parametrize("sent", [rb'"\ud800"', rb'{"\udc00": ["\ud800\ud800", "\ud83d\ude00"]}', rb'["\\\udfff"]'], ids=ascii)
+def test_what_a_caller_sends_as_json_goes_back_as_the_same(sent):
+    answer = call(lambda event, context: {"echo": event.json()}, "POST", body=sent)
+    assert (answer.status, json.loads(answer.body)) == (200, {"echo": json.loads(sent)})
 
 
 def test_what_refers_to_itself_is_a_500(log):
