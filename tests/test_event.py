@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings
 import json
 import os
 import pydoc
@@ -13,7 +14,7 @@ import pytest
 from conftest import call, serving
 
 import watchdog_app
-from watchdog_app import Body, Context, Event, Headers, HTTPError, Query, Settings
+from watchdog_app import Body, Context, Event, Headers, HTTPError, Query, Settings, invoke
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -61,14 +62,56 @@ TEXTS = [
     pytest.param("text/plain; charset=undefined", b"hi", "hi", id="a codec that always fails"),
     pytest.param("text/plain; charset=idna", b"a\xffb", "a\ufffdb", id="a codec that cannot replace"),
     pytest.param("text/plain; charset=\xfc", b"hi", "hi", id="a charset that is not ASCII"),
+    pytest.param("text/plain; charset=utf-7", b"+AGg-", "+AGg-", id="a codec that is not on the list"),
     pytest.param("", b"", "", id="no body"),
 ]
+# As they are found: the WHATWG's labels, IANA's names, Python's
+SPELLINGS = {
+    "utf-8": "utf-8 UTF-8 utf8 UTF_8", "ascii": "us-ascii ASCII US_ASCII", "utf-16": "utf-16 UTF16", "utf-16-le": "utf-16le UTF-16-LE",
+    "utf-16-be": "utf-16be utf_16_be", "utf-32": "utf-32 utf32", "utf-32-le": "utf-32le", "utf-32-be": "UTF-32BE",
+    "iso8859-1": "iso-8859-1 ISO8859-1 iso_8859_1 latin1 Latin-1 l1", "iso8859-2": "ISO-8859-2 latin2", "iso8859-5": "iso-8859-5",
+    "iso8859-9": "iso-8859-9 latin5", "iso8859-15": "ISO-8859-15 latin-9", "iso8859-16": "iso-8859-16 latin10",
+    "cp1250": "windows-1250 cp1250", "cp1251": "Windows-1251 CP-1251 win1251", "cp1252": "windows-1252 cp1252", "cp1258": "windows-1258",
+    "koi8-r": "koi8-r KOI8R", "koi8-u": "koi8-u", "shift_jis": "Shift_JIS shift-jis sjis x-sjis", "cp932": "windows-31j cp932 ms932",
+    "euc_jp": "EUC-JP eucjp x-euc-jp", "iso2022_jp": "iso-2022-jp", "euc_kr": "EUC-KR euckr", "cp949": "cp949 uhc windows-949 ks_c_5601-1987",
+    "gb2312": "gb2312 GB_2312-80", "gbk": "gbk cp936 x-gbk", "gb18030": "GB18030 gb-18030", "big5": "Big5 big5 big-5", "big5hkscs": "big5-hkscs",
+}  # fmt: skip
+PAIRS = [
+    bytes([first, second])
+    for first in (0x00, 0x1B, 0x7E, 0x80, 0x81, 0x8F, 0xA1, 0xD8, 0xFE, 0xFF)
+    for second in (0x00, 0x24, 0x7B, 0x81, 0xA1, 0xFF)
+]
+HOSTILE = [b"a" * 1_000_000, b"\xff" * 1_000_000, *(pair * 8192 for pair in PAIRS)]
+OTHERS = [pytest.param("x" * 100_000, id="long"), "punycode", "idna", "utf-7", "iso-2022-kr", "hz", "mbcs", "charmap", "rot13", "zlib"]
 
 
 @pytest.mark.parametrize(("content_type", "body", "text"), TEXTS)
 def test_the_text_of_a_body(content_type, body, text):
     event = posted(body, content_type)
     assert str(event.body) == event.text == f"{event.body}" == "%s" % event.body == text  # noqa: UP031
+
+
+@pytest.mark.parametrize(("codec", "spelling"), [(codec, one) for codec, several in SPELLINGS.items() for one in several.split()])
+def test_the_charsets_as_they_are_spelt(codec, spelling):
+    body = bytes(range(256)) * 2
+    assert posted(body, f"text/plain; charset={spelling}").text == body.decode(codec, "replace")
+    assert invoke(lambda event, context: (body, {"Content-Type": f"text/plain; charset={spelling}"})).text == body.decode(codec, "replace")
+
+
+@pytest.mark.parametrize("charset", [*SPELLINGS, *(f"iso-8859-{part}" for part in range(1, 17)), *(f"cp125{number}" for number in range(9)), *OTHERS])
+def test_text_takes_time_linear_in_the_body_whatever_its_charset(charset):
+    began = time.process_time()
+    for body in HOSTILE:
+        assert len(posted(body, f"text/plain; charset={charset}").text) <= len(body)
+    assert time.process_time() - began < 3.0  # 3 MB: 20 to 500 ms; punycode and idna take minutes
+
+
+def test_names_of_charsets_that_a_caller_makes_up_are_not_kept():
+    posted(b"x", "text/plain; charset=latin-2").text
+    before = len(encodings._cache)
+    for number in range(200):
+        assert posted(b"x", f"text/plain; charset=made-up-{number}").text == "x"
+    assert len(encodings._cache) == before
 
 
 def test_a_body_in_an_f_string_takes_a_format():
