@@ -3966,19 +3966,21 @@ class RequestLog:
 
 RELOADED = "watchdog_app_reloaded"  # in the environment of the process that --reload starts
 LOOK = 0.2  # seconds between two looks at the files
+CACHES = ("__pycache__", "node_modules")
 
 
 def reload(arguments: Sequence[str], target: str) -> int:
-    """Run the program in a process of its own, and anew whenever a Python file of the function changes, until told to stop."""
+    """Run the program in a process of its own, and anew whenever a file of the function changes, until told to stop."""
     import subprocess
 
     command = [sys.executable, os.path.abspath(__file__), *(argument for argument in arguments if argument != "--reload")]
     folder = watched_folder(target)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     let_signals_in()
+    log("INFO", f"Watching {folder}. Press Ctrl+C to stop.")
     while True:
-        seen = python_files(folder)
-        child = subprocess.Popen(command, env={**os.environ, RELOADED: "1"})  # noqa: S603
+        seen = watched_files(folder)
+        child = subprocess.Popen(command, env={"debug": "true", **os.environ, RELOADED: "1"})  # noqa: S603
         try:
             wait_for_change(folder, seen, child)
         except KeyboardInterrupt:
@@ -3989,18 +3991,19 @@ def reload(arguments: Sequence[str], target: str) -> int:
 
 def watched_folder(target: str) -> str:
     """Return the folder whose files a function of this TARGET is made of."""
-    target = target or default_target()
-    if os.path.isdir(target):
-        return target
-    return os.path.dirname(os.path.abspath(target)) if os.path.isfile(target) else os.getcwd()
+    path = os.path.abspath(target or default_target())
+    if os.path.isdir(path):
+        return path
+    return os.path.dirname(path) if os.path.isfile(path) else os.getcwd()
 
 
-def python_files(folder: str) -> dict[str, int]:
-    """Return the Python files in and below `folder` with the time of their last change, in nanoseconds."""
+def watched_files(folder: str) -> dict[str, int]:
+    """Return the files in and below `folder`, but hidden ones, environments and caches, with their last change in nanoseconds."""
     found = {}
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
-        for path in (os.path.join(parent, name) for name in files if name.endswith(".py")):
+        environment = "pyvenv.cfg" in files
+        folders[:] = [name for name in folders if not (environment or name.startswith(".") or name in CACHES)]
+        for path in (os.path.join(parent, name) for name in files if not name.startswith(".")):
             try:
                 found[path] = os.stat(path).st_mtime_ns
             except OSError:  # it was there just now
@@ -4008,10 +4011,23 @@ def python_files(folder: str) -> dict[str, int]:
     return found
 
 
+def ignore_bytecode(folder: str) -> None:
+    """Compile the files that are watched on each start: bytecode is known by seconds and length, which two edits may share."""
+    from importlib.machinery import SourceFileLoader
+
+    def path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
+        if path in watched:
+            raise OSError("its bytecode is neither read nor written")  # so says importlib.abc.SourceLoader
+        return stats(loader, path)
+
+    stats, watched = SourceFileLoader.path_stats, watched_files(folder)
+    SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign,assignment]
+
+
 def wait_for_change(folder: str, seen: dict[str, int], child: Any) -> None:
     """Wait until a file has changed; say so when the program ends before."""
     ended = False
-    while (now := python_files(folder)) == seen:
+    while (now := watched_files(folder)) == seen:
         if not ended and child.poll() is not None:
             ended = True
             log("INFO", f"the function has ended with status {child.returncode}; waiting for a change in {folder}")
@@ -4043,7 +4059,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool
     parser = ArgumentParser(prog="watchdog_app", description="Run an OpenFaaS function, behind of-watchdog or alone.")
     parser.add_argument("target", nargs="?", default="", metavar="TARGET", help=TARGETS)
     parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen, instead of upstream_url")
-    parser.add_argument("--reload", action="store_true", help="restart when a Python file of the function changes, and log each request")
+    parser.add_argument("--reload", action="store_true", help="restart when a file of the function changes, log each request, show tracebacks")
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
     options = parser.parse_args(arguments)
     if options.bind is None:
@@ -4064,6 +4080,8 @@ def main(arguments: Sequence[str]) -> int:
         log.level, log.as_json = settings.log_level, settings.log_format == "json"
         if reloads:
             return reload(arguments, target)
+        if os.environ.get(RELOADED):
+            ignore_bytecode(watched_folder(target))
         ImportHook().install()
         return serve(target, settings, os.environ)
     except SettingsError as error:

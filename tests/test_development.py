@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import os
+import py_compile
 import re
 import signal
 import subprocess
 import sys
 import threading
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
 
 import pytest
 from conftest import DEADLINE, ROOT, clean_env, connect_and_get, free_port, wait_for
 
 import watchdog_app
-from watchdog_app import Function, HTTPError, end_child, invoke, python_files, watched_folder
+from watchdog_app import Function, HTTPError, end_child, invoke, watched_files, watched_folder
 
 
 def echo(event, context):
@@ -201,14 +206,20 @@ signal.pause()
 """
 
 
+def with_bytecode(**variables):
+    """Return an environment in which Python writes bytecode, as it does where nobody has switched that off."""
+    return {name: value for name, value in clean_env(**variables).items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class Reloading:
     """The program with --reload."""
 
-    def __init__(self, target, tmp_path):
-        self.port, self.log = free_port(), tmp_path / "log"
+    def __init__(self, target, tmp_path, **env):
+        self.port = free_port()
+        self.log = tmp_path / f".log_{self.port}"  # hidden, so that it is not watched
         command = [sys.executable, str(ROOT / "watchdog_app.py"), str(target), "--reload", "--bind", f"127.0.0.1:{self.port}"]
         with open(self.log, "wb") as log:
-            self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_env())
+            self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=with_bytecode(**env))
 
     def body(self):
         try:
@@ -221,8 +232,8 @@ class Reloading:
 def reloading(tmp_path):
     started = []
 
-    def start(target):
-        started.append(Reloading(target, tmp_path))
+    def start(target, **env):
+        started.append(Reloading(target, tmp_path, **env))
         return started[-1]
 
     yield start
@@ -253,21 +264,69 @@ def test_change_is_served_a_syntax_error_is_shown_and_waits_and_requests_are_log
     assert "INFO words.py changed: starting again" in program.log.read_text()
 
 
+SECOND = 1_700_000_000 * 10**9  # a whole one, in nanoseconds
+
+
+def edit(file, word, nanosecond):
+    """Write a file of one length, at this time within one second: bytecode is known by seconds and length."""
+    file.write_text(f"WORD = {word!r}\n")
+    os.utime(file, ns=(SECOND, SECOND + nanosecond))
+
+
+def test_edits_of_one_length_within_one_second_are_served(reloading, tmp_path):
+    folder = tmp_path / "function"
+    folder.mkdir()
+    (folder / "handler.py").write_text("from .words import WORD\ndef handle(event, context): return WORD\n")
+    words = folder / "words.py"
+    edit(words, "old", 0)
+    py_compile.compile(str(words))  # as a run of the tests does, just before the next edit
+    edit(words, "aaa", 1)
+    program = reloading(folder)
+    for nanosecond, word in enumerate(("aaa", "bbb", "ccc"), 1):
+        edit(words, word, nanosecond)
+        wait_for(lambda: program.body() == word.encode(), f"{word}, not {program.body()}")
+    assert [file.name for file in folder.rglob("*.pyc")] == [Path(importlib.util.cache_from_source(words)).name], "it wrote bytecode"
+
+
+def test_modules_that_are_not_watched_keep_their_bytecode(monkeypatch, tmp_path):
+    for name in ("handler.py", ".venv/lib/cached.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(SourceFileLoader, "path_stats", SourceFileLoader.path_stats)
+    watchdog_app.ignore_bytecode(str(tmp_path))
+    assert SourceFileLoader("cached", "").path_stats(str(tmp_path / ".venv/lib/cached.py"))["size"] == 0
+    with pytest.raises(OSError):
+        SourceFileLoader("handler", "").path_stats(str(tmp_path / "handler.py"))
+
+
+def test_it_says_how_to_stop_and_shows_tracebacks_unless_debug_is_set(reloading, tmp_path):
+    file = tmp_path / "handler.py"
+    file.write_text("def handle(event, context): return 1 / 0\n")
+    program = reloading(file)
+    assert b"ZeroDivisionError" in wait_for(program.body, "an answer")
+    assert "Ctrl+C to stop" in program.log.read_text()
+    quiet = reloading(file, debug="false")
+    assert b"ZeroDivisionError" not in wait_for(quiet.body, "an answer")
+
+
 def test_folder_that_is_watched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "handler.py").touch()
     assert watched_folder("") == str(ROOT / "handler")
     assert watched_folder(str(tmp_path)) == str(tmp_path)
     assert watched_folder("handler.py") == str(tmp_path)
+    assert watched_folder("../" + tmp_path.name) == str(tmp_path), "as modules are named, whose bytecode is not read"
     assert watched_folder("some.module:handle") == str(tmp_path)
 
 
 def test_files_that_are_watched(tmp_path):
-    for name in ("handler.py", "parts/words.py", ".venv/other.py", "__pycache__/old.py", "page.html"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    watched = ("handler.py", "parts/words.py", "page.html", "parts/data.json", "env/pyvenv.cfg")
+    others = (".venv/other.py", ".hidden", "env/lib/other.py", "__pycache__/old.pyc", "parts/node_modules/other.js")
+    for name in watched + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "gone.py").symlink_to("nowhere")
-    assert set(python_files(str(tmp_path))) == {str(tmp_path / name) for name in ("handler.py", "parts/words.py")}
+    assert set(watched_files(str(tmp_path))) == {str(tmp_path / name) for name in watched}
 
 
 def test_program_that_does_not_end_when_asked_is_ended(monkeypatch):
