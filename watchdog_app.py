@@ -1139,24 +1139,28 @@ class Event:
         return parse_cookies(self.environ.get("HTTP_COOKIE", ""))
 
     @lazy
+    def _content(self) -> bytes:
+        """The body as it was received: what needs no Body is made of this, and so is no third copy in memory."""
+        return read_input(self.environ)
+
+    @lazy
     def body(self) -> Body:
-        body = Body(read_input(self.environ))
-        content_type = self.environ.get("CONTENT_TYPE")
-        if content_type and "charset" in content_type.lower():
+        body = Body(self._content)
+        if content_type := self.environ.get("CONTENT_TYPE"):
             body.charset = charset_of(content_type)
         return body
 
     @lazy
     def text(self) -> str:
-        return str(self.body)
+        return self._content.decode(charset_of(self.environ.get("CONTENT_TYPE", "")), "replace")
 
     @lazy
     def stream(self) -> BinaryIO:
-        return BytesIO(self.body)
+        return BytesIO(self._content)
 
     def json(self) -> Any:
         """Return the body as JSON, whatever its Content-Type; raise a 400 for one that is not."""
-        body = self.body
+        body = self._content
         if (connection := self.environ.get("of_python.connection")) and len(body) > UNCOUNTED:
             connection.claim(parsed_size(body))
         try:
@@ -1169,7 +1173,7 @@ class Event:
         content_type = self.environ.get("CONTENT_TYPE", "")
         if content_type.partition(";")[0].strip(" \t").lower() != "application/x-www-form-urlencoded":
             raise HTTPError(415, "this function takes a form: Content-Type: application/x-www-form-urlencoded\n", PLAIN)
-        return parse_query(self.body.decode("latin-1"), "form field")
+        return parse_query(self._content.decode("latin-1"), "form field")
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # what vars(event) shows; attributes live beside it

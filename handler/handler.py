@@ -2,5 +2,5 @@
 
 
 def handle(event, context):
-    name = event.text.strip() or event.query.get("name", "World")
+    name = event.text[:100].strip() or event.query.get("name", "World")
     return {"statusCode": 200, "body": {"message": f"Hello, {name}!"}}

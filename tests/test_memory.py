@@ -1,9 +1,12 @@
 """What the bodies of requests, and large answers, hold in memory: once each, and no more than `body_memory` in all."""
 
 import contextlib
+import io
+import json
 import os
 import socket
 import threading
+import tracemalloc
 
 import pytest
 from conftest import DEADLINE, FUNCTIONS, process, read_all, read_answer, serving, serving_application, wait_for
@@ -173,9 +176,6 @@ def test_json_that_does_not_fit_beside_others_is_a_503():
 
 @pytest.mark.parametrize("text", ['{"a":0}', '{"a":[1.5,2.5,"xyz"]}', "[]", "[[]]", "{}", '"abc"', "12345", '{"a":{"b":{"c":null}}}'])
 def test_estimate_of_parsed_json_is_no_less_than_what_it_takes(text):
-    import json
-    import tracemalloc
-
     body = f"[{','.join([text] * 20_000)}]".encode()
     decoded = body.decode()
     tracemalloc.start()
@@ -218,6 +218,16 @@ def test_body_is_held_once(program):
             sock.shutdown(socket.SHUT_WR)
             assert read_answer(read_all(sock))[0].text == "unread"
     assert resident(program.popen.pid, "VmHWM") - before < SIZE * 1.3
+
+
+def test_text_and_stream_of_a_body_make_one_copy_at_most():
+    event = watchdog_app.Event({"wsgi.input": io.BytesIO(b"x" * SIZE), "CONTENT_LENGTH": str(SIZE)})
+    tracemalloc.start()
+    try:
+        assert len(event.text) == len(event.stream.read()) == SIZE
+        assert tracemalloc.get_traced_memory()[1] < SIZE * 1.1
+    finally:
+        tracemalloc.stop()
 
 
 def test_large_answer_is_not_copied_for_each_reader(program):
