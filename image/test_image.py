@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -108,6 +109,44 @@ def test_any_user_runs_it_hardened(image, user):
     with running(image, *HARDENED, *user) as container:
         assert container.call("POST", body=b"Ann") == (200, b'{"message":"Hello, Ann!"}')
         assert container.call(target="/_/health")[0] == 200
+
+
+def upload(port, size, answers):
+    """Send a POST of `size` bytes, reading meanwhile as a careful caller does; add the head of its answer to `answers`."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
+        sender = threading.Thread(target=send_body, args=(sock, size))
+        sender.start()
+        head = b""
+        while b"\r\n\r\n" not in head and (piece := sock.recv(65536)):
+            head += piece
+        answers.append(head.decode("latin-1").lower())
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)  # ends the sending
+        sender.join()
+
+
+def send_body(sock, size):
+    with contextlib.suppress(OSError):
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size >> 16):
+            sock.sendall(bytes(1 << 16))
+
+
+@pytest.mark.parametrize("megabytes", [1, 5, 15, 100])
+def test_many_uploads_at_once_do_not_end_a_container_of_64_mib(image, megabytes):
+    with running(image, *HARDENED, "--memory-swap", "64m") as container:
+        answers = []
+        callers = [threading.Thread(target=upload, args=(container.port, megabytes << 20, answers)) for _ in range(50)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert len(answers) == 50
+        assert {answer.split(" ")[1] for answer in answers} <= {"200", "413", "503"}
+        assert all("retry-after: 1" in answer for answer in answers if " 503 " in answer)
+        assert megabytes > 15 or any(" 200 " in answer for answer in answers)
+        assert (container.state()["Status"], container.state()["OOMKilled"]) == ("running", False)
+        assert container.call("POST", body=b"Ann") == (200, b'{"message":"Hello, Ann!"}')
 
 
 def test_default_user_is_not_root(image):
