@@ -13,11 +13,10 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, FUNCTIONS, ROOT, free_port, wait_for
+from conftest import DEADLINE, FUNCTIONS, ROOT, free_port, pause, wait_for
 from test_examples import EXAMPLES
 
 BUILD = ("docker", "build", "--network=host")
@@ -155,10 +154,7 @@ def test_default_user_is_not_root(image):
 
 def test_health_check_turns_healthy(image):
     with running(image) as container:
-        end = time.monotonic() + 20
-        while container.state()["Health"]["Status"] != "healthy":
-            assert time.monotonic() < end
-            time.sleep(0.2)
+        wait_for(lambda: container.state()["Health"]["Status"] == "healthy", "the health", 20)
 
 
 def test_docker_stop_under_load_loses_no_call_and_exits_0(image):
@@ -178,7 +174,7 @@ def test_docker_stop_under_load_loses_no_call_and_exits_0(image):
         for caller in callers:
             caller.start()
         stopping = subprocess.Popen(["docker", "stop", container.name], stdout=subprocess.DEVNULL)
-        time.sleep(4)  # of the 5 s for which of-watchdog goes on accepting
+        pause(4)  # of the 5 s for which of-watchdog goes on accepting
         stop.set()
         for caller in callers:
             caller.join(DEADLINE)

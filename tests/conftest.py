@@ -221,13 +221,50 @@ def read_all(sock: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
-def wait_for(condition: Callable[[], Any], what: str = "the condition") -> Any:
-    """Look every few milliseconds until `condition` holds; fail after DEADLINE seconds."""
-    end = time.monotonic() + DEADLINE
+def wait_for(condition: Callable[[], Any], what: str = "the condition", seconds: float = DEADLINE) -> Any:
+    """Look every few milliseconds until `condition` holds; fail after so many seconds."""
+    end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"{what} did not come about"
         time.sleep(0.002)
     return value
+
+
+def pause(seconds: float) -> None:
+    """Let time pass, where its length is what the test is about. What waits for something waits by `wait_for`."""
+    time.sleep(seconds)
+
+
+class Gate:
+    """A FIFO at which a function in a process of its own waits until the test lets it go on.
+
+    wait: the statement that the function waits by. It needs no import, and none is made in it: what it is to find out may be how little is left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path, self.writer = path, -1
+        self.wait = f"with open({str(path)!r}) as gate: gate.read()"
+
+    def reached(self) -> None:
+        """Wait until the function is there."""
+        self.writer = wait_for(self._entered, "the function at the gate")
+
+    def _entered(self) -> int:
+        with contextlib.suppress(OSError):  # ENXIO: nobody reads
+            return os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+        return 0
+
+    def open(self) -> None:
+        """Let the function go on."""
+        os.close(self.writer)
+
+
+def connections_to(port: int) -> int:
+    """Return how many connections to a port of 127.0.0.1 there are, accepted or not."""
+    address, established = f"0100007F:{port:04X}", "01"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(row[2:4] == [address, established] for row in rows)
 
 
 @contextlib.contextmanager
@@ -342,3 +379,9 @@ def log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """What the module logs, and a memory without warnings."""
     monkeypatch.setattr(watchdog_app, "WARNED", set())
     return Log(capsys)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """Where a function in a process of its own waits for the test."""
+    return Gate(tmp_path / "gate")

@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 
-from conftest import DEADLINE, Process, process, read_all, wait_for
-from test_server import next_answer, wakeups
+from conftest import DEADLINE, Process, pause, process, read_all, wait_for
+from test_server import next_answer, wakeups_within
 from test_watchdog import REAL, behind
 
 IDLE, SLOW = 2000, 300
@@ -101,7 +101,7 @@ def idle_and_slow() -> list[Figure]:
             stack.enter_context(sock)
         stack.callback(slow.over.set)
         slow.thread.start()
-        time.sleep(1)
+        pause(1)
         times = sorted(answer_times(program.port))
         threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
     return [Figure("p99 in ms of a normal caller", times[int(len(times) * 0.99)] * 1000, 50), Figure("threads", threads, 11)]
@@ -115,16 +115,14 @@ def answer_times(port: int) -> Iterator[float]:
             sock.sendall(GET)
             assert next_answer(sock).body == b"0"
             yield time.perf_counter() - began
-            time.sleep(0.002)
+            pause(0.002)
 
 
 def idle() -> list[Figure]:
     """Measure how often a server without calls wakes."""
     with alone() as program:
-        time.sleep(1)  # until the monitor rests
-        before = wakeups(program.popen.pid)
-        time.sleep(10)
-        return [Figure("wake-ups a second of an idle server", (wakeups(program.popen.pid) - before) / 10, 1)]
+        wait_for(lambda: not wakeups_within(0.3, program.popen.pid), "the rest of the monitor")
+        return [Figure("wake-ups a second of an idle server", wakeups_within(10, program.popen.pid) / 10, 1)]
 
 
 # ---- bursts ----
@@ -137,7 +135,7 @@ def bursts(port: int) -> list[Figure]:
         while calls < 3000:
             failures += sum(pool.map(lambda _: not upload(port), range(50)))
             calls += 50
-            time.sleep(chance.uniform(0.4, 0.6))
+            pause(chance.uniform(0.4, 0.6))
     return [Figure(f"failures of {calls} calls in bursts", failures, 0)]
 
 

@@ -17,13 +17,12 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
-from conftest import DEADLINE, Process, process, wait_for
+from conftest import DEADLINE, Process, pause, process, wait_for
 from test_watchdog import REAL, Watchdog, behind
 
 AFTER = 0.3  # seconds for which the callers go on after the signal: both are to accept for longer
@@ -111,11 +110,11 @@ def stop_once(chance: random.Random, alone: bool, counts: Counter[str]) -> list[
         callers = [Caller(server.port, number % 2 == 0, chance.randrange(1 << 30)) for number in range(6)]
         for caller in callers:
             caller.start()
-        time.sleep(chance.uniform(0.02, 0.5))
+        pause(chance.uniform(0.02, 0.5))
         server.popen.send_signal(signal.SIGTERM)
         for caller in callers:
             caller.signalled.set()
-        time.sleep(AFTER)
+        pause(AFTER)
         for caller in callers:
             caller.stopped = True
         for caller in callers:

@@ -25,7 +25,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from conftest import RESET, free_port, process, read_all, read_answer, wait_for
+from conftest import RESET, free_port, pause, process, read_all, read_answer, wait_for
 from test_watchdog import REAL, behind
 
 CALLERS = 8
@@ -110,7 +110,7 @@ class Load:
                 connection.close()
             self.counts[name] += 1
             if self.rate:
-                time.sleep(max(0.0, CALLERS / self.rate - (time.monotonic() - began)))
+                pause(max(0.0, CALLERS / self.rate - (time.monotonic() - began)))
 
     @contextlib.contextmanager
     def going(self) -> Iterator[None]:
@@ -140,7 +140,7 @@ def leave(port: int, sent: bytes, size: int) -> None:
         while len(received) < size and (piece := sock.recv(size)):
             received += piece
         if not size:
-            time.sleep(IN_THE_MIDST)
+            pause(IN_THE_MIDST)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     if size and not (received.startswith(b"HTTP/1.1 200 ") and len(received) >= size):
         raise AssertionError(f"{sent!r}: {received[:100]!r}, {len(received)} bytes")
@@ -214,7 +214,7 @@ def soak(minutes: float, ports: Ports, pid: int) -> list[str]:
     for thread in load.threads:
         thread.start()
     with load.going():
-        time.sleep(5)
+        pause(5)
     load.rate = load.counts.total() / 5 / 2
     print(f"full rate {2 * load.rate:.0f} calls a second", flush=True)
     minute = min(60.0, minutes * 20)
@@ -222,7 +222,7 @@ def soak(minutes: float, ports: Ports, pid: int) -> list[str]:
     end = time.monotonic() + minutes * 60
     while time.monotonic() < end - minute:
         with load.going():
-            time.sleep(minute)
+            pause(minute)
         print(f"{load.counts.total()} calls, {len(load.wrong)} wrong; under load {state(pid)}", flush=True)
     last = rested(load, pid, max(0.0, end - time.monotonic()))
     print(dict(load.counts), flush=True)
@@ -235,8 +235,8 @@ def soak(minutes: float, ports: Ports, pid: int) -> list[str]:
 def rested(load: Load, pid: int, seconds: float) -> State:
     """Let the callers call for so long, then pause; return what the process has then."""
     with load.going():
-        time.sleep(seconds)
-    time.sleep(PAUSE)
+        pause(seconds)
+    pause(PAUSE)
     now = state(pid)
     print(f"{load.counts.total()} calls, {len(load.wrong)} wrong; rested {now}", flush=True)
     return now

@@ -126,15 +126,13 @@ def status(watchdog, path):
         return None
 
 
-def test_lock_file_waits_for_startup_with_ready_on_startup(kind, tmp_path):  # noqa: F811
-    begun = tmp_path / "begun"
-    source = f"import os, time\ndef startup(context):\n    open({str(begun)!r}, 'w').close()\n"
-    source += f"    while not os.path.exists({str(tmp_path / 'go')!r}):\n        time.sleep(0.01)\n"
+def test_lock_file_waits_for_startup_with_ready_on_startup(kind, gate, tmp_path):  # noqa: F811
+    source = f"def startup(context):\n    {gate.wait}\n"
     with behind(kind, written(tmp_path, source + "def handle(event, context): return 'x'\n"), tmp_path, wait=False, ready_on="startup") as watchdog:
         wait_for(lambda: "istening on port" in watchdog.log or kind != "real", "the watchdog")
-        wait_for(begun.exists, "the call of startup")
+        gate.reached()
         assert not (tmp_path / ".lock").exists()
-        (tmp_path / "go").touch()
+        gate.open()
         wait_for((tmp_path / ".lock").exists, "the lock file")
         wait_for(watchdog.ready, "readiness")
 

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from conftest import DEADLINE, ROOT, clean_env, free_port, process, read_all, read_answer, wait_for
+from conftest import DEADLINE, ROOT, clean_env, free_port, pause, process, read_all, read_answer, wait_for
 
 import watchdog_app
 
@@ -30,13 +30,20 @@ def function(tmp_path):
     return write
 
 
+@pytest.fixture
+def with_lock(tmp_path):
+    """The settings with which the lock file's end says that the first signal has been handled, and what waits for that."""
+    lock = tmp_path / ".lock"
+    return {"suppress_lock": "true", "TMPDIR": str(tmp_path)}, lambda: wait_for(lambda: not lock.exists(), "the lock file's end")
+
+
 def connect(port):
     return socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
 
 
 def ask(sock):
     sock.sendall(GET)
-    return read_answer(sock.recv(65536))[0]
+    return next_answer(sock)
 
 
 @pytest.mark.parametrize(
@@ -200,11 +207,17 @@ def test_version_is_printed():
     assert (done.returncode, done.stdout) == (0, "watchdog_app 0.1.0\n")
 
 
-def test_call_during_the_import_waits_and_succeeds(function):
-    with process(function("import time; time.sleep(0.5)\ndef handle(event, context): return 'late'")) as program:
-        sock = wait_for(lambda: connected(program.port), "the listener")
-        with sock:
-            assert ask(sock).body == b"late"
+def test_call_during_the_import_waits_and_succeeds(function, gate):
+    with process(function(f"{gate.wait}\ndef handle(event, context): return 'late'")) as program:
+        gate.reached()
+        with connect(program.port) as sock:
+            sock.sendall(GET)
+            gate.open()
+            assert next_answer(sock).body == b"late"
+
+
+def next_answer(sock):
+    return read_answer(sock.recv(65536))[0]
 
 
 def connected(port):
@@ -214,43 +227,56 @@ def connected(port):
         return None
 
 
-def test_sigterm_during_the_import_serves_what_waits_and_exits_0(function):
-    with process(function("import time; time.sleep(0.5)\ndef handle(event, context): return 'late'")) as program:
-        with wait_for(lambda: connected(program.port), "the listener") as sock:
+def test_sigterm_during_the_import_serves_what_waits_and_exits_0(function, gate, with_lock):
+    env, signalled = with_lock
+    with process(function(f"{gate.wait}\ndef handle(event, context): return 'late'"), **env) as program:
+        gate.reached()
+        with connect(program.port) as sock:
             sock.sendall(GET)
-            time.sleep(0.1)  # into the import
             program.popen.send_signal(signal.SIGTERM)
+            signalled()
+            gate.open()
             assert read_answer(read_all(sock))[0].body == b"late"
         assert program.end()[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("signals", "pause"),
+    "signals",
     [
-        pytest.param([signal.SIGTERM], 0, id="SIGTERM"),
-        pytest.param([signal.SIGTERM, signal.SIGINT], 0, id="two at once"),  # as to a process group, directly and by of-watchdog
-        pytest.param([signal.SIGTERM, signal.SIGINT], 0.05, id="two, one after the other"),
+        pytest.param([[signal.SIGTERM]], id="SIGTERM"),
+        pytest.param([[signal.SIGTERM, signal.SIGINT]], id="two at once"),  # as to a process group, directly and by of-watchdog
+        pytest.param([[signal.SIGTERM], [signal.SIGINT]], id="two, one after the other"),
     ],
 )
-def test_a_signal_alone_finishes_the_call_in_flight(signals, pause, function):
-    with process(function("import time\ndef handle(event, context):\n    time.sleep(0.5)\n    return 'done'")) as program:
-        wait_for(program.answers, "an answer")
-        with connect(program.port) as sock:
+def test_a_signal_alone_finishes_the_call_in_flight(signals, function, gate, with_lock):
+    env, signalled = with_lock
+    with process(function(f"def handle(event, context):\n    {gate.wait}\n    return 'done'"), **env) as program:
+        with wait_for(lambda: connected(program.port), "the listener") as sock:
             sock.sendall(GET)
-            time.sleep(0.1)  # into the call
-            for number in signals:
-                program.popen.send_signal(number)
-                time.sleep(pause)
+            gate.reached()
+            for together in signals:
+                send_at_once(program.popen, together)
+                signalled()
+            gate.open()
             answer = read_answer(read_all(sock))[0]
         assert (answer.body, answer.closes) == (b"done", True)
         assert program.end()[0] == 0
 
 
-def test_connection_made_50_ms_after_sigterm_is_served_and_closed(function):
-    with process(function("def handle(event, context): return 'x'")) as program:
+def send_at_once(popen, numbers):
+    """Send signals, all of which are there before the process handles one."""
+    popen.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, popen.pid, os.WSTOPPED)
+    for number in (*numbers, signal.SIGCONT):
+        popen.send_signal(number)
+
+
+def test_connection_made_after_sigterm_is_served_and_closed(function, with_lock):
+    env, signalled = with_lock
+    with process(function("def handle(event, context): return 'x'"), **env) as program:
         wait_for(program.answers, "an answer")
         program.popen.send_signal(signal.SIGTERM)
-        time.sleep(0.05)
+        signalled()
         with connect(program.port) as sock:
             answer = ask(sock)
             assert (answer.body, answer.closes) == (b"x", True)
@@ -269,22 +295,24 @@ def test_idle_connection_does_not_delay_the_exit(number, function):
             assert time.monotonic() - began < (2.0 if number == signal.SIGTERM else 1.0)
 
 
-def test_call_stuck_beyond_write_timeout_is_given_up_with_status_0(function):
-    with process(function("import time\ndef handle(event, context):\n    time.sleep(1000)"), write_timeout="1s") as program:
+def test_call_stuck_beyond_write_timeout_is_given_up_with_status_0(function, gate):
+    with process(function(f"def handle(event, context):\n    {gate.wait}"), write_timeout="1s") as program:
         with wait_for(lambda: connected(program.port), "the listener") as sock:
             sock.sendall(GET)
-            time.sleep(0.3)  # into the call
+            gate.reached()
             program.popen.send_signal(signal.SIGTERM)
             assert program.end()[0] == 0
 
 
-def test_second_signal_ends_at_once(function):
-    with process(function("import time\ndef handle(event, context):\n    time.sleep(1000)")) as program:
+def test_second_signal_ends_at_once(function, gate, with_lock):
+    env, signalled = with_lock
+    with process(function(f"def handle(event, context):\n    {gate.wait}"), **env) as program:
         with wait_for(lambda: connected(program.port), "the listener") as sock:
             sock.sendall(GET)
-            time.sleep(0.3)
+            gate.reached()
             program.popen.send_signal(signal.SIGTERM)
-            time.sleep(0.4)  # later than one signal may come twice
+            signalled()
+            pause(watchdog_app.TOGETHER)  # within which one signal may come twice
             program.popen.send_signal(signal.SIGTERM)
             began = time.monotonic()
             assert program.end()[0] == 0

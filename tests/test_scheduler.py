@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from conftest import DEADLINE, read_answer, serving, wait_for
+from conftest import DEADLINE, pause, read_answer, serving, wait_for
 from scheduler_checks import checked
 from scheduler_faults import FAULTS, faulty_module
 
@@ -34,7 +34,7 @@ class Function:
         return name
 
     def sleep_call(self, name):
-        time.sleep(int(name) % 5 / 1000)
+        pause(int(name) % 5 / 1000)
         return name
 
     def compute_call(self, name):
@@ -43,7 +43,7 @@ class Function:
 
     def stream_call(self, name):
         for _ in range(3):
-            time.sleep(int(name) % 3 / 1000)
+            pause(int(name) % 3 / 1000)
             yield name
 
     def large_call(self, name):
@@ -92,7 +92,7 @@ class Client:
 
     def reset(self, sock, raw):
         sock.sendall(raw[: self.random.randint(0, len(raw))])
-        time.sleep(self.random.choice((0, 0.001, 0.005)))
+        pause(self.random.choice((0, 0.001, 0.005)))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def read(self, sock, batch):
@@ -127,8 +127,8 @@ def stress(served, function, threads, seconds, seed):
     """Let clients ask for all kinds of calls; then block all threads but one, for which the server still has to poll. Return the number of calls."""
     end = time.monotonic() + seconds
     clients = [Client(served, seed * 1000 + index, end) for index in range(CLIENTS)]
-    while any(client.thread.is_alive() for client in clients) and not served.server.violations:
-        time.sleep(0.005)
+    ended = lambda: not any(client.thread.is_alive() for client in clients)  # noqa: E731
+    wait_for(lambda: served.server.violations or ended(), "the clients' end", seconds + DEADLINE * 6)
     assert not served.server.violations, "\n".join(served.server.violations)
     failures = [client.failure for client in clients if client.failure]
     assert not failures, "\n".join(failures)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, process, read_all, read_answer, read_answers, serving, serving_application, wait_for
+from conftest import DEADLINE, pause, process, read_all, read_answer, read_answers, serving, serving_application, wait_for
 
 import watchdog_app
 
@@ -112,15 +112,11 @@ def test_many_calls_that_block_run_at_the_same_time():
 
 
 def test_short_calls_stay_short_beside_calls_that_sleep():
-    def function(event, context):
-        if event.path == "/sleep":
-            time.sleep(1)
-        return "x"
-
-    with serving(function) as server, contextlib.ExitStack() as stack:
+    with gated() as (gate, server), contextlib.ExitStack() as stack:
         sleeping = [stack.enter_context(server.connect()) for _ in range(8)]
         for sock in sleeping:
-            sock.sendall(GET % b"sleep")
+            sock.sendall(GET % b"wait")
+        wait_for(lambda: gate.waiting == 8, "8 calls that sleep")
         times = []
         with server.connect() as sock:
             end = time.monotonic() + 0.8
@@ -130,6 +126,7 @@ def test_short_calls_stay_short_beside_calls_that_sleep():
                 times.append(time.perf_counter() - began)
         times.sort()
         assert times[int(len(times) * 0.99)] < 0.020
+        gate.opened.set()
         assert {next_answer(sock).status for sock in sleeping} == {200}
 
 
@@ -720,7 +717,7 @@ def receive_until(sock, condition):
     end = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < end
-        data += sock.recv(1 << 20)
+        data += sock.recv(1 << 16)  # little, or the kernel takes all the rest for a reader so quick
     return bytes(data)
 
 
@@ -785,7 +782,7 @@ def test_stream_waits_for_a_reader_who_pauses():
     with serving(lambda event, context: iter([b"x" * LARGE]), write_timeout="10s") as server, server.connect() as sock:
         sock.sendall(GET % b"")
         wait_for(lambda: any(c.out for c in connections(server)), "a full socket")
-        time.sleep(0.1)  # the pause; of write_timeout it is a hundredth
+        pause(0.1)  # of write_timeout it is a hundredth
         sock.shutdown(socket.SHUT_WR)
         assert len(read_answer(read_all(sock))[0].body) == LARGE
 
@@ -1231,15 +1228,20 @@ def wakeups(pid):
     return total
 
 
+def wakeups_within(seconds, pid):
+    """Return how often they do so in this time from now on."""
+    before = wakeups(pid)
+    pause(seconds)
+    return wakeups(pid) - before
+
+
 def test_idle_server_does_not_wake(tmp_path):
     file = tmp_path / "handler.py"
     file.write_text("def handle(event, context): return 'x'")
     with process(file) as program:
         wait_for(program.answers, "an answer")
-        time.sleep(0.5)  # until the monitor rests
-        before = wakeups(program.popen.pid)
-        time.sleep(2)  # what is measured
-        assert wakeups(program.popen.pid) - before <= 1
+        wait_for(lambda: not wakeups_within(0.3, program.popen.pid), "the rest of the monitor")
+        assert wakeups_within(2, program.popen.pid) <= 1
 
 
 def test_fault_of_the_server_costs_one_connection_and_is_logged(log, monkeypatch):

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, FUNCTIONS, ROOT, clean_env, free_port, wait_for
+from conftest import DEADLINE, FUNCTIONS, ROOT, clean_env, connections_to, free_port, pause, wait_for
 from test_examples import EXAMPLES
 
 REAL = shutil.which("fwatchdog")
@@ -23,8 +23,8 @@ STAND_IN = Path(__file__).parent / "watchdog_standin.py"
 class Watchdog:
     """A running watchdog with the function behind it."""
 
-    def __init__(self, popen, port, tmp, log):
-        self.popen, self.port, self.tmp, self.log_file = popen, port, tmp, log
+    def __init__(self, popen, port, upstream, tmp, log):
+        self.popen, self.port, self.upstream, self.tmp, self.log_file = popen, port, upstream, tmp, log
 
     def call(self, method="GET", target="/", body=None, headers=()):
         """Make one call on a connection of its own; return status, headers and body."""
@@ -42,10 +42,10 @@ class Watchdog:
             return self.call(target="/_/ready")[0] == 200
         return False
 
-    def stop(self):
-        """Send SIGTERM; return the exit status."""
+    def begin_stop(self):
+        """Send SIGTERM, and wait until the watchdog has taken its readiness back."""
         self.popen.send_signal(signal.SIGTERM)
-        return self.popen.wait(DEADLINE)
+        wait_for(lambda: not (self.tmp / ".lock").exists(), "the lock file's end")
 
     def child(self):
         """Return the function's process. Go, when it starts, forks a short-lived one of its own; the watchdog's threads fork too."""
@@ -70,15 +70,14 @@ def behind(kind, function, tmp, wait=True, **env):
     log = tmp / "log"
     with open(log, "wb") as output:
         popen = subprocess.Popen(command, env={**variables, **env}, stdout=output, stderr=output)
-    watchdog = Watchdog(popen, port, tmp, log)
+    watchdog = Watchdog(popen, port, upstream, tmp, log)
     try:
         if wait:
             wait_for(watchdog.ready, f"readiness; log: {watchdog.log}")
         yield watchdog
     finally:
         popen.kill()
-        popen.wait()
-        time.sleep(0.05)  # the function leaves once the watchdog is gone; its port is its own, so nothing waits for that
+        popen.wait()  # the function leaves once the watchdog is gone; its port is its own, so nothing waits for that
 
 
 @pytest.fixture(params=[pytest.param("stand-in"), pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH"))])
@@ -101,30 +100,42 @@ def test_example_answers_right_from_a_chunked_body(kind, file, tmp_path):
             assert {name: headers.get(name) for name in example.expected_headers} == example.expected_headers
 
 
-def test_call_during_a_slow_import_waits_and_succeeds(kind, tmp_path):
-    function = write_function(tmp_path, "import time\ntime.sleep(0.5)\ndef handle(event, context):\n    return 'imported'\n")
+@contextlib.contextmanager
+def calling(watchdog):
+    """Make a call in a thread; give the list that its answer comes into, and wait for that."""
+    answers = []
+    caller = threading.Thread(target=lambda: answers.append(watchdog.call()))
+    caller.start()
+    yield answers
+    caller.join(DEADLINE)
+
+
+def test_call_during_a_slow_import_waits_and_succeeds(kind, gate, tmp_path):
+    function = write_function(tmp_path, f"{gate.wait}\ndef handle(event, context):\n    return 'imported'\n")
     with behind(kind, function, tmp_path) as watchdog:
-        assert watchdog.call()[2] == b"imported"
+        gate.reached()
+        with calling(watchdog) as answers:
+            wait_for(lambda: connections_to(watchdog.upstream), "the watchdog's connection")
+            assert not answers
+            gate.open()
+        assert answers[0][2] == b"imported"
 
 
 def test_lock_file_makes_readiness_true_and_sigterm_takes_it_back(kind, tmp_path):
     function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
     with behind(kind, function, tmp_path) as watchdog:
         assert (tmp_path / ".lock").exists()
-        watchdog.popen.send_signal(signal.SIGTERM)
-        wait_for(lambda: not (tmp_path / ".lock").exists(), "the lock file's end")
+        watchdog.begin_stop()
         assert watchdog.call()[2] == b"x"
 
 
-def test_ready_on_startup_waits_for_the_import(kind, tmp_path):
-    begun, gate = tmp_path / "begun", tmp_path / "gate"
-    waits = f"open({str(begun)!r}, 'w').close()\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
-    function = write_function(tmp_path, f"import os, time\n{waits}def handle(event, context):\n    return 'x'\n")
+def test_ready_on_startup_waits_for_the_import(kind, gate, tmp_path):
+    function = write_function(tmp_path, f"{gate.wait}\ndef handle(event, context):\n    return 'x'\n")
     with behind(kind, function, tmp_path, wait=False, ready_on="startup") as watchdog:
         wait_for(lambda: connects(watchdog.port), "the watchdog's port")
-        wait_for(begun.exists, "the import")
+        gate.reached()
         assert not watchdog.ready()
-        gate.touch()
+        gate.open()
         wait_for(watchdog.ready, "readiness")
 
 
@@ -148,20 +159,20 @@ def load(watchdog, stop, results):
         results.append((began, status))
 
 
-@pytest.mark.parametrize("pause", ["0", "0.02"])
-def test_no_call_is_lost_at_ten_stops_under_load(kind, pause, tmp_path):
-    function = write_function(tmp_path, f"import time\ndef handle(event, context):\n    time.sleep({pause})\n    return str(len(event.body))\n")
-    random.seed(pause)
+@pytest.mark.parametrize("takes", ["0", "0.02"])
+def test_no_call_is_lost_at_ten_stops_under_load(kind, takes, tmp_path):
+    function = write_function(tmp_path, f"import time\ndef handle(event, context):\n    time.sleep({takes})\n    return str(len(event.body))\n")
+    random.seed(takes)
     for _ in range(5):
         with behind(kind, function, tmp_path, healthcheck_interval="0.3s") as watchdog:
             results, stop = [], threading.Event()
             callers = [threading.Thread(target=load, args=(watchdog, stop, results)) for _ in range(4)]
             for caller in callers:
                 caller.start()
-            time.sleep(random.uniform(0.02, 0.3))
+            pause(random.uniform(0.02, 0.3))  # a moment like any other
             signalled = time.monotonic()
             watchdog.popen.send_signal(signal.SIGTERM)
-            time.sleep(0.25)
+            pause(0.25)  # the load after the signal, a little less than healthcheck_interval
             stop.set()
             for caller in callers:
                 caller.join(DEADLINE)
@@ -170,17 +181,16 @@ def test_no_call_is_lost_at_ten_stops_under_load(kind, pause, tmp_path):
             assert watchdog.popen.wait(DEADLINE) == 0
 
 
-def test_calls_in_flight_at_the_stop_are_finished(kind, tmp_path):
-    function = write_function(tmp_path, "import time\ndef handle(event, context):\n    time.sleep(0.6)\n    return 'done'\n")
+def test_calls_in_flight_at_the_stop_are_finished(kind, gate, tmp_path):
+    function = write_function(tmp_path, f"def handle(event, context):\n    {gate.wait}\n    return 'done'\n")
     with behind(kind, function, tmp_path) as watchdog:
-        results = []
-        caller = threading.Thread(target=lambda: results.append(watchdog.call()))
-        caller.start()
-        time.sleep(0.2)
-        assert watchdog.stop() == 0
-        caller.join(DEADLINE)
-        assert results[0][0] == 200
-        assert results[0][2] == b"done"
+        with calling(watchdog) as answers:
+            gate.reached()
+            watchdog.begin_stop()
+            wait_for(lambda: not connects(watchdog.port), "the end of the watchdog's listener")
+            gate.open()
+            assert watchdog.popen.wait(DEADLINE) == 0
+        assert (answers[0][0], answers[0][2]) == (200, b"done")
 
 
 def test_function_leaves_when_the_watchdog_is_killed(kind, tmp_path):
@@ -227,20 +237,20 @@ def test_second_sigterm_to_the_function_ends_it_at_once(kind, tmp_path):
         child = watchdog.child()
         os.kill(child, signal.SIGTERM)
         assert watchdog.call()[2] == b"x"
-        time.sleep(0.4)  # later than one signal may come twice
+        pause(0.4)  # later than one signal may come twice
         os.kill(child, signal.SIGTERM)
         wait_for(lambda: not is_running(child), "the function's end")
 
 
-def test_stopping_before_the_function_is_imported_loses_no_call(kind, tmp_path):
-    function = write_function(tmp_path, "import time\ntime.sleep(0.4)\ndef handle(event, context):\n    return 'x'\n")
+def test_stopping_before_the_function_is_imported_loses_no_call(kind, gate, tmp_path):
+    function = write_function(tmp_path, f"{gate.wait}\ndef handle(event, context):\n    return 'x'\n")
     with behind(kind, function, tmp_path) as watchdog:
-        results = []
-        caller = threading.Thread(target=lambda: results.append(watchdog.call()))
-        caller.start()
-        watchdog.popen.send_signal(signal.SIGTERM)
-        caller.join(DEADLINE)
-        assert results[0][0] == 200
+        gate.reached()
+        with calling(watchdog) as answers:
+            wait_for(lambda: connections_to(watchdog.upstream), "the watchdog's connection")
+            watchdog.begin_stop()
+            gate.open()
+        assert answers[0][0] == 200
         assert watchdog.popen.wait(DEADLINE) == 0
 
 
@@ -248,8 +258,7 @@ def test_signal_to_the_whole_process_group_loses_no_call(kind, tmp_path):
     function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
     with behind(kind, function, tmp_path) as watchdog:
         child = watchdog.child()
-        watchdog.popen.send_signal(signal.SIGTERM)
         os.kill(child, signal.SIGTERM)
-        time.sleep(0.1)
+        watchdog.begin_stop()
         assert watchdog.call()[2] == b"x"
         assert watchdog.popen.wait(DEADLINE) == 0
