@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH := bench
 EXAMPLES := examples
 
-.PHONY: help run new test coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test examples-test bench bench-tools deploy clean
+.PHONY: help run new test test-slow coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test examples-test bench bench-tools deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ new: $(VENV)/installed ## Make a function with a first test in the folder NAME=
 	@echo "$(NAME)/handler.py is your function. Test it: $(BIN)/python -m pytest $(NAME)"
 	@echo "Run it: $(PYTHON) -m watchdog_app $(NAME) --reload"
 
-test: $(VENV)/installed ## Run the tests
-	$(BIN)/python -X dev -W error -m pytest
+test: $(VENV)/installed ## Run the tests, but for the slow ones
+	$(BIN)/python -X dev -W error -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed ## Run the slow tests: packages, fuzzing, stops and kills by the dozen
+	$(BIN)/python -X dev -W error -m pytest -m slow
 
 coverage: $(VENV)/installed ## Run the tests, and fail if they leave a branch out
 	$(BIN)/python -m coverage erase
@@ -39,7 +42,7 @@ format: $(VENV)/installed ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint test ## Do all that the gate does
+check: lint test-slow test ## Do all that the gate does
 
 fuzz: $(VENV)/installed ## Fuzz the server until stopped, or for SECONDS=60
 	@$(MAKE) --no-print-directory -j 2 fuzz-requests fuzz-results

@@ -682,6 +682,7 @@ SLOW_START = "import time\ntime.sleep(0.05)\ndef handle(event, context):\n    ti
 MOMENTS = [0.005 * step for step in range(30)]  # seconds, from the first at which it takes SIGTERM to the time when it has answered
 
 
+@pytest.mark.slow
 def test_sigterm_at_any_moment_ends_the_process_with_status_0(tmp_path):
     with ThreadPoolExecutor(5) as pool:  # each takes a second, in which the server still accepts
         list(pool.map(lambda moment: stop_at(moment, tmp_path / f"{moment:.3f}"), MOMENTS))
@@ -723,6 +724,7 @@ def call_until(end, watchdog, results):
             results.append(repr(error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.15, 0.2, 0.3, 0.5])
 def test_sigterm_to_the_watchdog_at_any_moment_of_the_start_loses_no_call(kind, delay, tmp_path):
     with behind(kind, write_function(tmp_path, SLOW_START), tmp_path, wait=False, healthcheck_interval="0.3s") as watchdog:
@@ -739,6 +741,7 @@ def test_sigterm_to_the_watchdog_at_any_moment_of_the_start_loses_no_call(kind, 
         wait_for(lambda: not (tmp_path / ".lock").exists(), "the lock file's end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("import_takes", ["0", "0.3"])
 def test_child_of_a_watchdog_that_is_killed_at_any_moment_leaves(kind, import_takes, tmp_path):
     function = write_function(tmp_path, f"import time\ntime.sleep({import_takes})\ndef handle(event, context): time.sleep(1000)\n")

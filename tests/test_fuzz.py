@@ -1,4 +1,4 @@
-"""The fuzzers, as far as every run of the tests can wait for them; `make fuzz` runs them without an end."""
+"""The fuzzers, as far as the gate can wait for them; `make fuzz` runs them without an end."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def test_a_cut_seed_is_waited_for_by_both(raw):
     assert difference(data, (1,), Limits()) == ""
 
 
+@pytest.mark.slow
 def test_the_reader_agrees_with_a_strict_reading_of_the_same_bytes():
     fuzzer = ReaderFuzzer(SEED)
     for _ in range(INPUTS):
@@ -47,12 +48,14 @@ def test_the_reader_agrees_with_a_strict_reading_of_the_same_bytes():
     assert fuzzer.ends["accepted"] > INPUTS / 2
 
 
+@pytest.mark.slow
 def test_the_server_gives_each_request_its_answer_whatever_others_send():
     with socket_fuzzer(SEED) as fuzzer:
         for _ in range(BATCHES):
             assert (finding := fuzzer.step()) is None, str(finding)
 
 
+@pytest.mark.slow
 def test_whatever_handle_returns_is_one_response_or_a_visibly_cut_one():
     with result_fuzzer(SEED) as (fuzzer, step):
         for _ in range(RESULTS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 import pytest
@@ -57,7 +58,7 @@ def logged(source, tmp_path, **settings):
     file.write_text(source)
     with process(file, **settings) as program:
         wait_for(program.answers, "an answer")
-        program.popen.terminate()
+        program.popen.send_signal(signal.SIGINT)
         status, log = program.end()
     assert status == 0
     return [line for line in log.splitlines() if "istening on" not in line and "curl" not in line]
@@ -84,7 +85,7 @@ def test_pool_thread_that_lives_on_takes_the_id_of_the_next_call(tmp_path):
     with process(file) as program:
         wait_for(program.answers, "an answer")
         connect_and_get(program.port)
-        program.popen.terminate()
+        program.popen.send_signal(signal.SIGINT)
         log = program.end()[1]
     pairs = [(line.split()[2], line.split(": ")[1]) for line in log.splitlines() if "shop" in line]
     assert len({call for call, _ in pairs}) == 2
@@ -110,7 +111,7 @@ def test_log_level_holds_for_the_runtimes_own_records(level, shown, tmp_path):
     file.write_text("def handle(event, context): return {'statusCode': 200, 'body': 'x', 'more': 1}\ndef shutdown(context): 1 / 0\n")
     with process(file, log_level=level) as program:
         wait_for(program.answers, "an answer")
-        program.popen.terminate()
+        program.popen.send_signal(signal.SIGINT)
         log = program.end()[1]
     assert [line.split()[0] for line in log.splitlines() if line[0] != " "] == shown
 

@@ -17,6 +17,7 @@ from test_readme import block
 
 import watchdog_app
 
+pytestmark = pytest.mark.slow
 VERSION = watchdog_app.__version__
 TYPED = FUNCTIONS / "typed.py"
 PATIENCE = 60.0  # seconds for pip, which may have to fetch what it builds with

@@ -7,6 +7,7 @@ import pytest
 from rolling_stops import stop_once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alone", [False, True], ids=["behind of-watchdog", "alone"])
 def test_no_call_is_lost_at_stops_under_load(alone):
     chance, counts = random.Random(7), Counter()

@@ -169,6 +169,7 @@ def checks(module=watchdog_app):
 # ---- under stress ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [512, 3, 2, 1])
 def test_invariants_hold_under_stress(threads, log):
     function = Function()
@@ -176,6 +177,7 @@ def test_invariants_hold_under_stress(threads, log):
         assert stress(served, function, threads, SECONDS, SEED) > 100
 
 
+@pytest.mark.slow
 def test_invariants_hold_while_the_system_refuses_threads_now_and_then(log, monkeypatch):
     choice, start = random.Random(SEED), threading.Thread.start
 

@@ -159,6 +159,7 @@ def load(watchdog, stop, results):
         results.append((began, status))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("takes", ["0", "0.02"])
 def test_no_call_is_lost_at_ten_stops_under_load(kind, takes, tmp_path):
     function = write_function(tmp_path, f"import time\ndef handle(event, context):\n    time.sleep({takes})\n    return str(len(event.body))\n")
