@@ -86,7 +86,8 @@ READ_AT_ONCE = 16  # further recv calls for one request, as long as each is full
 ACCEPT_AT_ONCE = 64  # connections accepted before others get their turn
 ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
 BODY_SHARE = 4  # of the memory that there is, for bodies by default: `event.body` is a second copy, and the function makes more
-HALF_CLOSED = 1.0  # seconds that a call which is awaited may still take when its peer has ended its side
+HALF_CLOSED = 1.0  # seconds that a call which is awaited, or sends empty items only, may still take when its peer has ended its side
+PEER_LOOK = 0.1  # seconds between two looks at a peer that is sent empty items only, and nothing that could fail
 MOMENT = 1.0  # seconds that a server alone still accepts after SIGTERM, for callers that do not know of it yet
 BACKLOG = 1024  # connections that the kernel holds while the function's module is imported, or the leader is busy
 RECEIVE = 64 * 1024  # bytes of one recv
@@ -2442,6 +2443,7 @@ class Exchange(BaseHandler):
     error_headers: HeaderPairs = PLAIN
     status: str | None
     no_body = False  # whether the status has none
+    next_look, ended_at = 0.0, FOREVER  # when to look at the peer of an empty item, and since when that has ended its side and got nothing
     is_noted = False  # whether the server's expectation knows of it, since it was stuck, or need not
     headers_sent: bool
     bytes_sent: int
@@ -2610,7 +2612,18 @@ class Exchange(BaseHandler):
             raise ResultError(f"header Content-Length promised {self.length} bytes, and the body has more")
         self.headers_sent, self.bytes_sent = True, sent
         if head or data:
+            self.ended_at = FOREVER
             self._write(head + data)
+        elif self.server.clock() >= self.next_look:
+            self._look_at_peer(self.server.clock())
+
+    def _look_at_peer(self, now: float) -> None:
+        """Raise Disconnected where the peer has gone, or has ended its side and got nothing for HALF_CLOSED seconds: no send says so."""
+        self.next_look = now + PEER_LOOK
+        if end := self.connection.end():
+            self.ended_at = min(self.ended_at, now)
+            if end & LOST or now - self.ended_at >= HALF_CLOSED:
+                raise Disconnected
 
     def _stream_head(self) -> bytes:
         if self.status is None:

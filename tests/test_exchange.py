@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import threading
+import time
 
 import pytest
-from conftest import DEADLINE, read_all, read_answer, read_answers, serving, serving_application, wait_for
+from conftest import DEADLINE, RESET, read_all, read_answer, read_answers, serving, serving_application, wait_for
 
 import watchdog_app
 
@@ -745,3 +747,71 @@ def test_a_status_line_is_sent_as_given(status):
     with serving_application(giving([b"abc"], status)) as server:
         data = server.talk(GET)
     assert data.startswith(b"HTTP/1.1 " + status.encode("latin-1") + b"\r\n")
+
+
+# -- callers that leave a stream of empty items --
+
+
+def empty_items(item, seen, ended):
+    """Make a function that yields `item` for ever, and one on the loop."""
+
+    def plain(event, context):
+        try:
+            while True:
+                yield item
+                time.sleep(0.005)
+        finally:
+            seen.append(context.cancelled)
+            ended.set()
+
+    async def on_the_loop(event, context):
+        try:
+            while True:
+                yield item
+                await asyncio.sleep(0.005)
+        finally:
+            seen.append(context.cancelled)
+            ended.set()
+
+    return plain, on_the_loop
+
+
+@pytest.mark.parametrize("leave", ["reset", "close", "half-close"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["generator", "async generator"])
+@pytest.mark.parametrize("item", ["", b""], ids=["text", "bytes"])
+def test_stream_of_empty_items_is_closed_soon_after_its_caller_has_gone(item, is_async, leave, log):
+    seen, ended = [], threading.Event()
+    with serving(empty_items(item, seen, ended)[is_async]) as server:
+        with server.connect() as sock:
+            sock.sendall(GET)
+            assert b"\r\n\r\n" in sock.recv(1000)
+            if leave == "reset":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            if leave != "half-close":
+                sock.close()
+            else:
+                sock.shutdown(socket.SHUT_WR)
+            began = time.monotonic()
+            assert ended.wait(DEADLINE)
+        assert time.monotonic() - began < 1.5
+        wait_for(lambda: not server.server.connections, "the end of the connection")
+    assert seen == [True]
+    assert log.getvalue() == ""
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["generator", "async generator"])
+def test_caller_that_has_ended_its_side_gets_a_stream_whose_items_are_not_all_empty(is_async):
+    items = [item for number in range(4) for item in ["", "", str(number)]]
+
+    def plain(event, context):
+        for item in items:
+            time.sleep(0.15)
+            yield item
+
+    async def on_the_loop(event, context):
+        for item in items:
+            await asyncio.sleep(0.15)
+            yield item
+
+    with serving([plain, on_the_loop][is_async]) as server:
+        assert read_answer(server.talk(GET))[0].body == b"0123"
