@@ -314,8 +314,15 @@ def remember(cache: dict[Any, Any], key: Any, value: Any, length: int) -> None:
 
 def clipped(value: object, length: int = 100) -> str:
     """Convert anything to printable ASCII of at most `length` characters, for logs and messages."""
-    text = ascii(value)
+    text = ascii(value[:length] if isinstance(value, (str, bytes)) else value)  # a caller's text may have 100 MB
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def shortened(text: str, length: int) -> str:
+    """Cut text to about `length` characters, visibly and in its middle: how a record begins and how it ends say most."""
+    half = length // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n... {left_out} more characters ...\n{text[len(text) - half :]}" if len(text) > length else text
 
 
 # ---- 2. Errors: a refusal that knows its status ----------------------------------------------------------------------
@@ -1900,9 +1907,6 @@ def field_line(name: str, value: str) -> tuple[bytes, int]:
 # What in a log would be taken for something else: a terminal's commands, other ends of a line. A record's own lines stay lines
 ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
-# Where a long line is broken: not within a UTF-8 sequence, if it is one
-long_line = re.compile(rb"[^\n]{%d,%d}(?=[^\n\x80-\xbf])|[^\n]{%d}(?=[^\n])" % (LOG_LINE - 3, LOG_LINE, LOG_LINE))
-
 
 class Log:
     """The log, which is stderr: one write a record; a log that cannot be written stops nobody."""
@@ -1929,29 +1933,61 @@ log = Log()
 def text_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
     """Make a record of lines of text. All but the first are indented, so that no text of an exception can pass for a record of its own."""
     call = f"call {clipped(call_id)} " if call_id else ""
-    record = f"{level} {call}{logger and logger + ': '}{text}\n{trace}".strip()
+    record = f"{level} {call}{logger and logger + ': '}{shortened(text, LOG_LINE)}\n{shortened(trace, LOG_LINE)}".strip()
     record = record.translate(ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates are no text
     return record.replace("\n", "\n  ") + "\n"
 
 
 def json_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
-    """Make a record of one JSON object in one line, which is cut where it would be longer than a line may be."""
+    """Make a record of one JSON object in one line; what would make it longer than a line may be is cut, visibly."""
     from json import dumps
 
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
     fields = {"time": stamp, "level": level, "message": text, "call_id": call_id, "logger": logger, "traceback": trace}
-    record = {name: value for name, value in fields.items() if value}
-    while len(line := dumps(record)) >= LOG_LINE:
-        longest = max(record, key=lambda name: len(record[name]))
-        record[longest] = record[longest][: len(record[longest]) // 2] + "..."
+    length = LOG_LINE
+    while len(line := dumps({name: shortened(value, length) for name, value in fields.items() if value})) >= LOG_LINE:
+        length //= 2
     return line + "\n"
+
+
+def turns(text: Any, take: Callable[[Any], Any] = str) -> Iterator[Any]:
+    """Cut text, or bytes with `take=bytes`, into pieces of at most LOG_LINE that end with a line; break a line that is longer.
+
+    What is done with a piece is done in one step, under the GIL and maybe a lock; other threads get theirs between two pieces.
+    """
+    newline, start = take("\n") if take is str else b"\n", 0
+    while len(text) - start > LOG_LINE:
+        window = take(text[start : start + LOG_LINE + 1])  # with one more, which may be the end of a line of LOG_LINE
+        end = window.rfind(newline) + 1
+        yield window[:end] if end else window[: (end := line_end(window))] + newline
+        start += end
+    yield take(text[start:])
+
+
+def line_end(window: str | bytes) -> int:
+    """Return where to break a line that is longer than LOG_LINE: not within a UTF-8 sequence, if it is one."""
+    if isinstance(window, bytes):
+        return next((end for end in range(LOG_LINE, LOG_LINE - 4, -1) if window[end] & 0xC0 != 0x80), LOG_LINE)
+    return LOG_LINE
+
+
+class TextOutput(TextIOWrapper):
+    """sys.stdout and sys.stderr: long text is encoded in turns."""
+
+    def write(self, text: str, /) -> int:
+        if not isinstance(text, str) or len(text) <= LOG_LINE:
+            return super().write(text)
+        for piece in turns(text):
+            super().write(piece)
+        return len(text)
 
 
 class Output(BufferedIOBase):
     """What stands behind the process's stdout and stderr: it breaks long lines, and neither fails nor hangs when nobody takes what it writes.
 
     of-watchdog stops reading for good at a line above 64 KiB; then the pipe fills, and each call that prints would wait for ever.
+    A write of up to LOG_LINE bytes is never torn; within a longer one the lines of other threads may stand between two lines.
     Arguments: fd, the descriptor that it writes to, which stays open; name, for people.
     """
 
@@ -1976,20 +2012,19 @@ class Output(BufferedIOBase):
 
     def write(self, data: Any, /) -> int:
         """Write all of `data`, bytes of any kind; what is not taken within LOG_PATIENCE is lost, and counted."""
-        content = bytes(data)
-        with self.lock:
-            if self.lost and not self._put(b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost):
-                self.column = self.lost = 0
-            self.lost += self._put(self._break_lines(content))
-        return len(content)
+        view = memoryview(data)
+        for turn in turns(view.cast("B") if view.nbytes else b"", bytes):
+            with self.lock:
+                if self.lost and not self._put(b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost):
+                    self.column = self.lost = 0
+                self.lost += self._put(self._with_break(turn))
+        return view.nbytes
 
-    def _break_lines(self, data: bytes) -> bytes:
-        """Return `data` with a line break where a line would else be longer than LOG_LINE."""
+    def _with_break(self, data: bytes) -> bytes:
+        """Return `data`, none of whose lines is too long, with a line break before it if its first one would be where the last write ended."""
         first = data.find(b"\n")
         if self.column and self.column + (len(data) if first < 0 else first) > LOG_LINE:
             data = b"\n" + data
-        if len(data) > LOG_LINE:
-            data = long_line.sub(rb"\g<0>\n", data)
         last = data.rfind(b"\n")
         self.column = len(data) - last - 1 if last >= 0 else self.column + len(data)
         return data
@@ -2052,7 +2087,8 @@ def set_up_logging(logging: Any) -> None:
     class LastResort(logging.Handler):  # type: ignore[misc]
         def emit(self, record: Any) -> None:
             try:
-                trace = formatter.formatException(record.exc_info) if record.exc_info else ""
+                error = record.exc_info and record.exc_info[1]
+                trace = format_traceback(error) if error else ""
                 log(record.levelname, record.getMessage(), trace + (record.stack_info or ""), getattr(record, "call_id", ""), record.name or "")
             except Exception:
                 self.handleError(record)
@@ -2069,7 +2105,7 @@ def set_up_logging(logging: Any) -> None:
         elif "level" in named:
             logging.root.setLevel(named["level"])
 
-    formatter, plain, configure = logging.Formatter(), logging.getLogRecordFactory(), logging.basicConfig
+    plain, configure = logging.getLogRecordFactory(), logging.basicConfig
     logging.basicConfig = basic_config
     logging.setLogRecordFactory(make_record)
     logging.lastResort = LastResort()
@@ -2123,9 +2159,21 @@ def warn_once(message: str) -> None:
 
 def format_traceback(error: BaseException, of_function: bool = False) -> str:
     """Convert an exception to its traceback's text; one of the function's begins in the function's files."""
-    from traceback import format_exception  # 5 ms, and a function that works needs none of it
+    from traceback import TracebackException  # 5 ms, and a function that works needs none of it
 
-    return "".join(format_exception(type(error), error, function_frames(error) if of_function else error.__traceback__))
+    formatted = TracebackException(type(error), error, function_frames(error) if of_function else error.__traceback__, compact=True)
+    shorten_messages(formatted)
+    return "".join(formatted.format())
+
+
+def shorten_messages(formatted: Any) -> None:
+    """Cut the messages of an exception, and of those it goes back to: to indent one of 100 MB takes seconds, in which no other thread runs."""
+    exceptions = [formatted]
+    for exception in exceptions:
+        exception._str = shortened(exception._str, LOG_LINE)
+        if len(getattr(exception, "text", None) or "") > LOG_LINE:  # the line of a SyntaxError
+            exception.text = None
+        exceptions += filter(None, (exception.__cause__, exception.__context__, *(exception.exceptions or ())))
 
 
 def function_frames(error: BaseException) -> TracebackType | None:
@@ -3811,7 +3859,7 @@ def prepare_process() -> None:
     threading.excepthook = log_thread_failure
     for name in ("stdout", "stderr"):
         if stream := getattr(sys, name):
-            output = TextIOWrapper(Output(stream.fileno(), stream.name), stream.encoding, "backslashreplace", line_buffering=True)
+            output = TextOutput(Output(stream.fileno(), stream.name), stream.encoding, "backslashreplace", line_buffering=True)
             setattr(sys, name, output)
             setattr(sys, f"__{name}__", output)
     sys.modules["watchdog_app"] = sys.modules[__name__]  # `from watchdog_app import HTTPError` gives this one, also when it is __main__

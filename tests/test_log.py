@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import log_load
 import pytest
 from conftest import DEADLINE, call, process, serving, wait_for
 
@@ -98,6 +99,8 @@ def test_utf_8_is_not_broken_within_a_character(pipe):
     [
         pytest.param(b"x\n" * 100_000, id="short lines"),
         pytest.param(b"x" * (LOG_LINE - 4) + b"\n", id="a line of nearly the limit"),
+        pytest.param((b"x" * LOG_LINE + b"\n") * 3, id="lines of the limit"),
+        pytest.param(b"x\n" + b"y" * LOG_LINE, id="a line of the limit, without an end"),
         pytest.param(b"", id="nothing"),
     ],
 )
@@ -111,6 +114,42 @@ def test_lines_within_the_limit_are_left_alone(data, pipe):
 def test_bytes_of_any_kind_are_written(kind, pipe):
     pipe.output.write(kind(b"x\n"))
     assert pipe.end() == b"x\n"
+
+
+def test_long_text_takes_as_long_whatever_its_lines():
+    with open(os.devnull, "wb") as nowhere, watchdog_app.TextOutput(Output(nowhere.fileno(), "<nowhere>"), "utf-8", line_buffering=True) as output:
+
+        def seconds(line):
+            text = line * (300_000 // len(line))
+            began = time.thread_time()
+            output.write(text)
+            return time.thread_time() - began
+
+        few, many = (min(seconds("é" * length + "\n") for _ in range(3)) for length in (15_000, 100))
+    assert few < 6 * many + 0.005
+
+
+@pytest.mark.parametrize("way", log_load.WAYS)
+def test_call_that_logs_much_holds_up_no_other(way):
+    with log_load.loud_server(way) as server:
+        done = log_load.measure(server, way, size=10_000_000, length=30_000, patience=DEADLINE)
+    assert done.seconds < 5  # about 0.05
+    assert done.wait(0.99) < 0.5  # about 0.002
+
+
+def test_long_text_is_written_whole_and_lines_of_other_threads_stand_between_its_lines(pipe):
+    pipe.collect()
+    output = watchdog_app.TextOutput(pipe.output, "utf-8", line_buffering=True)
+    long_ones = ("é" * 70_000 + "\n") * 3 + "é" * 70_000
+    threads = [threading.Thread(target=output.write, args=(long_ones.replace("é", letter) + "\n",)) for letter in "éxâ"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    lines = pipe.end().decode().splitlines()
+    assert {letter: "".join(lines).count(letter) for letter in "éxâ"} == dict.fromkeys("éxâ", 280_000)
+    assert {len(set(line)) for line in lines} == {1}
+    assert max(len(line.encode()) for line in lines) <= LOG_LINE
 
 
 def test_a_terminal_is_one(pipe):
@@ -272,6 +311,56 @@ def test_a_request_that_fails_outside_the_function_is_escaped_too(log):
     assert log.getvalue().isascii()
 
 
+def raised_in_a_group(text):
+    try:
+        raise ValueError(text)
+    except ValueError:
+        raise ExceptionGroup("group", [KeyError("second"), ValueError(text)]) from None
+
+
+def raised_with_a_cause(text):
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        raise LookupError("second") from error
+
+
+@pytest.mark.parametrize("line", ["x", "x\n", "\x01\n", "é" * 100 + "\n"], ids=["one line", "short lines", "control characters", "UTF-8"])
+@pytest.mark.parametrize(
+    "fail",
+    [
+        pytest.param(lambda text: failing(text)(None, None), id="message"),
+        pytest.param(raised_with_a_cause, id="message of its cause"),
+        pytest.param(raised_in_a_group, id="message in a group"),
+        pytest.param(lambda text: compile(f"a b {text!r}", "sent.py", "exec"), id="line of a SyntaxError"),
+    ],
+)
+def test_long_text_of_an_exception_is_cut_visibly_and_soon(fail, line, log):
+    text = line * (10_000_000 // len(line))
+    began = time.thread_time()
+    call(lambda event, context: fail(text))
+    assert time.thread_time() - began < 2
+    record = log.getvalue()
+    assert re.match(r"ERROR call '\w+' 'GET' '/' failed\n", record)
+    assert re.search(r"^ *\|? *(\.\.\. \d+ more characters \.\.\.|SyntaxError: invalid syntax)$", record, re.MULTILINE)
+    assert len(record) < 5 * LOG_LINE
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 200_000])
+def test_text_is_shortened_in_its_middle(length):
+    text = "a" * 99_999 + "b" * 100_001
+    head, count, tail = re.fullmatch(r"(a*)\n\.\.\. (\d+) more characters \.\.\.\n(b*)", watchdog_app.shortened(text, min(length, 199_999))).groups()
+    assert len(head) == len(tail) == min(length, 199_999) // 2
+    assert len(head) + int(count) + len(tail) == len(text)
+    assert watchdog_app.shortened(text, 200_000) == text
+
+
+@pytest.mark.parametrize("value", ["x" * 99, "x" * 100, "x" * 10_000_000, b"x" * 98, b"x" * 10_000_000, "é" * 50, "'", None])
+def test_value_is_clipped_without_a_look_at_the_rest(value):
+    text = ascii(value)
+    assert watchdog_app.clipped(value) == (text if len(text) <= 100 else text[:97] + "...")
+
+
 def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     assert call(failing("no")).status == 500
@@ -312,6 +401,12 @@ def test_long_lines_of_a_function_are_broken(statement, program):
     out, err = program(text + (statement or "pass"))
     assert max(len(line.encode()) for line in (out + err).split("\n")) < WATCHDOG_LINE
     assert (out + err).count("é") == (200_000 if statement else 100_000)
+
+
+def test_record_of_text_is_cut_visibly(program):
+    _, err = program("import logging\ndef handle(event, context):\n    logging.info('x' * 200_000)\n")
+    head, count, tail = re.search(r"root: (x+)\n  \.\.\. (\d+) more characters \.\.\.\n  (x+)\n", err).groups()
+    assert len(head) + int(count) + len(tail) == 200_000
 
 
 def test_what_is_printed_appears_at_once(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 
@@ -168,7 +169,20 @@ def test_json_is_one_object_a_line_tracebacks_included(tmp_path):
 def test_json_record_that_would_be_too_long_for_a_line_is_cut(tmp_path):
     source = "import logging\ndef handle(event, context):\n    logging.info('x' * 200_000)\n"
     (line,) = logged(source, tmp_path, log_format="json")
-    assert json.loads(line)["message"].endswith("x...") and len(line) <= 60 * 1024
+    head, marker, tail = json.loads(line)["message"].split("\n")
+    assert re.fullmatch(r"\.\.\. \d+ more characters \.\.\.", marker) and len(line) <= 60 * 1024
+    assert len(head) + int(marker.split()[1]) + len(tail) == 200_000
+
+
+def test_long_exception_is_logged_soon(tmp_path):
+    source = "import logging, time\ndef handle(event, context):\n    try:\n        raise ValueError('x\\n' * 5_000_000)\n    except ValueError:\n"
+    source += "        began = time.thread_time()\n        logging.exception('caught')\n        print(time.thread_time() - began)\n"
+    file = tmp_path / "handler.py"
+    file.write_text(source)
+    with process(file) as program:
+        wait_for(program.answers, "an answer")
+        program.popen.terminate()
+        assert float(program.popen.communicate(timeout=20)[0]) < 1
 
 
 def test_record_that_cannot_be_formatted_is_the_functions_fault_and_stops_nothing(tmp_path):

@@ -19,6 +19,7 @@ LIMITS = {
     "what is discarded after a refusal": ((watchdog_app.LINGER_BYTES, watchdog_app.LINGER_SECONDS), (16 * KIB * KIB, 2), "16 MiB, 2 s"),
     "connections that wait to be accepted": (watchdog_app.BACKLOG, 1024, "1024"),
     "line of the log": (watchdog_app.LOG_LINE, 60 * KIB, "60 KiB"),
+    "text of a record, and its traceback": (watchdog_app.LOG_LINE, 60 * KIB, "60 KiB"),
     "time that output waits for its reader": (watchdog_app.LOG_PATIENCE, 5, "5 s"),
 }
 
