@@ -3596,6 +3596,7 @@ PARENT = os.getppid()  # read as soon as may be: of-watchdog may be gone before 
 FAULT_PAUSE = 0.2  # seconds before a non-zero exit: of-watchdog, on a busy machine, loses the last output of a child that dies at once
 PARENT_LOOK = 0.1  # seconds between two looks whether of-watchdog is gone, once it was told to stop
 HANG_UP = 1.0  # seconds after the end of stdin at which of-watchdog is taken for gone, whatever the parent's number says
+HURRY = 0.5  # seconds that `shutdown` and exit handlers have where the process is to end at once
 TOGETHER = 0.25  # seconds within which a further signal is the same one: a signal to a process group comes directly and by of-watchdog
 PRELOAD_AFTER = 0.2  # seconds after the start, which this is not to delay
 LATE = 5.0  # seconds after the last moment at which of-watchdog, or an exit handler, should have come to an end
@@ -3657,17 +3658,30 @@ class Life:
     def __init__(self, settings: Settings, supervised: bool, lock: str | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings, self.supervised, self.lock, self.clock = settings, supervised, lock, clock
         self.server: Server | None = None
-        self.signalled_at = self.orphaned_at = self.drain_at = FOREVER
+        self.signalled_at = self.orphaned_at = self.drain_at = self.leave_by = FOREVER
+        self.is_hurried = False  # whether the main thread is not to wait for calls
 
     def take_signals(self) -> None:
-        """Handle SIGTERM and SIGINT from now on, and what came before."""
+        """Let a thread handle SIGTERM and SIGINT from now on, and what came before.
+
+        Python's handlers run in the main thread, and only once that is awake. But the kernel may give a signal to any thread, and does where it
+        thaws a container that got it while frozen, as `runc kill --all` has it: then nothing wakes the main one. The bytes come from any thread.
+        """
+        self.signals, writer = socket.socketpair()
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.on_signal)
+            signal.signal(number, self.leave_to_thread)
+        _thread.start_new_thread(self.attend, ())
         let_signals_in()
         os.register_at_fork(before=hold_signals, after_in_parent=let_signals_in, after_in_child=self.in_child)
 
+    def leave_to_thread(self, number: int, frame: object) -> None:
+        """Do nothing about a signal: `attend` does."""
+
     def in_child(self) -> None:
         """In a process that the function has forked: leave the signals, and what the server holds, to the parent."""
+        signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         let_signals_in()  # one that came already ends the child
@@ -3680,18 +3694,40 @@ class Life:
         if self.lock and self.signalled_at == FOREVER:
             write_lock(self.lock)
 
-    def on_signal(self, number: int, frame: object) -> None:
-        """Begin to stop; a second signal, later, ends the process at once."""
+    def attend(self) -> None:
+        """Thread for the signals: handle each as it comes, and end the process when its time is over, whatever the function does."""
+        try:
+            while self.clock() < self.leave_by:
+                for number in self.next_signals():
+                    self.on_signal(number)
+        except OSError as error:
+            log("ERROR", f"the server cannot go on: the function has closed a descriptor that is not its own ({error})")
+            leave_after(FAULT_PAUSE, 1)
+        leave_after(0.0, 0)
+
+    def next_signals(self) -> bytes:
+        """Wait for signals until the process is to be gone; return their numbers."""
+        if not poll_for(self.signals.fileno(), select.POLLIN, self.leave_by - self.clock()):
+            return b""
+        if numbers := self.signals.recv(64):
+            return numbers
+        raise OSError("the end of the signals")
+
+    def on_signal(self, number: int) -> None:
+        """Begin to stop; a second signal, later, ends the process at once. Others are the function's, whose handlers the main thread runs."""
         now = self.clock()
-        if now > self.signalled_at + TOGETHER:
-            leave(0)
-        if self.signalled_at == FOREVER:
-            self.signalled_at = now
-            begin_leaving(self.begin_stop(number), 0)
-        elif number == signal.SIGTERM:  # of two at once Python handles SIGINT first; SIGTERM's terms are the callers'
-            self.begin_stop(number)
+        if number in (signal.SIGTERM, signal.SIGINT):
+            if now > self.signalled_at + TOGETHER:
+                self.hurry()
+            elif self.signalled_at == FOREVER or number == signal.SIGTERM:  # of two at once SIGTERM's terms are the callers'
+                self.signalled_at = min(now, self.signalled_at)
+                self.leave_by = now + self.begin_stop(number)
         if self.server:
             self.server.wake()
+
+    def hurry(self) -> None:
+        """End the process without waiting for calls: by the main thread, with `shutdown` and exit handlers, or in a moment whatever that does."""
+        self.is_hurried, self.leave_by = True, min(self.leave_by, self.clock() + HURRY)
 
     def begin_stop(self, number: int) -> float:
         """Decide when to drain; return in how many seconds to be gone, whatever the function does."""
@@ -3733,7 +3769,7 @@ class Life:
 
     def is_over(self, server: Server) -> bool:
         """Tell whether nothing is left to wait for."""
-        if server.fault or server.drained():
+        if server.fault or self.is_hurried or server.drained():
             return True
         if self.signalled_at == self.orphaned_at == FOREVER or not self.supervised:
             return False
@@ -3769,7 +3805,7 @@ def leave(status: int) -> NoReturn:
 
 def begin_leaving(seconds: float, status: int) -> None:
     """Let a thread end the process after `seconds`."""
-    try:  # not threading.Thread: a signal handler calls this, and what the signal interrupts may hold a lock of that module
+    try:
         _thread.start_new_thread(leave_after, (seconds, status))
     except RuntimeError:  # the system allows no more; the end then waits for the calls, and exit handlers, to return
         pass

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from conftest import DEADLINE, ROOT, clean_env, free_port, pause, process, read_all, read_answer, wait_for
@@ -317,6 +318,49 @@ def test_second_signal_ends_at_once(function, gate, with_lock):
             began = time.monotonic()
             assert program.end()[0] == 0
             assert time.monotonic() - began < 1
+
+
+TO_ANOTHER_THREAD = """
+import os, signal, threading, time
+
+def take_signal():
+    while not os.path.exists({go!r}):
+        time.sleep(0.01)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+threading.Thread(target=take_signal, daemon=True).start()
+{startup}
+def handle(event, context):
+    return "x"
+"""
+
+
+def test_signal_that_another_thread_gets_stops_an_idle_program(function, tmp_path):
+    with process(function(TO_ANOTHER_THREAD.format(go=str(tmp_path / "go"), startup=""))) as program:
+        wait_for(program.answers, "an answer")
+        wait_for(lambda: is_asleep(program.popen.pid), "the main thread's rest")
+        (tmp_path / "go").touch()
+        assert program.end()[0] == 0
+
+
+def is_asleep(pid):
+    """Tell whether the main thread of a process is not woken for a while."""
+
+    def switches():
+        return Path(f"/proc/{pid}/task/{pid}/status").read_text().partition("voluntary_ctxt_switches:")[2].split()[0]
+
+    before = switches()
+    time.sleep(0.02)
+    return switches() == before
+
+
+def test_signal_ends_in_time_a_startup_that_never_returns(function, tmp_path):
+    startup = "def startup(context):\n    time.sleep(1000)\n"
+    source = TO_ANOTHER_THREAD.format(go=str(tmp_path / "go"), startup=startup)
+    with process(function(source), write_timeout="0.2s") as program:
+        wait_for(lambda: connected(program.port), "the listener").close()
+        (tmp_path / "go").touch()
+        assert program.end()[0] == 0
 
 
 def test_lock_file_is_written_with_suppress_lock_and_removed_at_the_end(function, tmp_path):
