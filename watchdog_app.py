@@ -88,6 +88,7 @@ ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descri
 BODY_SHARE = 4  # of the memory that there is, for bodies by default: `event.body` is a second copy, and the function makes more
 HALF_CLOSED = 1.0  # seconds that a call which is awaited, or sends empty items only, may still take when its peer has ended its side
 PEER_LOOK = 0.1  # seconds between two looks at a peer that is sent empty items only, and nothing that could fail
+READY_SECONDS = 1.0  # that the answer of the function's `ready` stands, and that it may take
 MOMENT = 1.0  # seconds that a server alone still accepts after SIGTERM, for callers that do not know of it yet
 BACKLOG = 1024  # connections that the kernel holds while the function's module is imported, or the leader is busy
 RECEIVE = 64 * 1024  # bytes of one recv
@@ -894,11 +895,11 @@ def build_environ(request: Request, base: dict[str, Any], peer: str) -> dict[str
     environ.update(request.fields)
     target = request.target
     path, _, query = target.partition("?")
-    if path[0] != "/":
-        path = "/" + path.partition("://")[2].partition("/")[2]
+    if path[0] != "/" or "%" in path:
+        path = decoded_path(path)
     environ["REQUEST_METHOD"] = request.method
     environ["REQUEST_URI"] = target
-    environ["PATH_INFO"] = percent_decoded(path) if "%" in path else path
+    environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = query
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.modern else "HTTP/1.0"
     environ["REMOTE_ADDR"] = peer
@@ -907,6 +908,13 @@ def build_environ(request: Request, base: dict[str, Any], peer: str) -> dict[str
     if request.repeated:
         environ["of_python.repeated"] = request.repeated
     return environ
+
+
+def decoded_path(path: str) -> str:
+    """Return the path of a target, in latin-1: without scheme and authority, its %XX decoded."""
+    if path[0] != "/":
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return percent_decoded(path) if "%" in path else path
 
 
 def percent_decoded(path: str) -> str:
@@ -1736,14 +1744,34 @@ class Job:
         LOOP.soon(lambda: self.task.cancel())  # the task is there: the loop takes its jobs in turn
 
 
+class Probe:
+    """A question whose answer another thread will say."""
+
+    def __init__(self) -> None:
+        self.ready, self.answer = Ready(), False
+
+    def say(self, answer: bool) -> None:
+        self.answer = answer
+        self.ready.announce()
+
+    def result(self) -> bool:
+        """Wait for the answer, and return it."""
+        self.ready.wait()
+        return self.answer
+
+    def close(self) -> None:
+        """Do nothing: others may wait for the same answer."""
+
+
 class Later:
     """The items to send of a result that is not there yet.
 
     Any WSGI server can iterate over it, and waits; one that knows `when_ready` and `take` need not hold a thread meanwhile.
-    Arguments: job, a Job or an AsyncStream; answer, called when it is ready with a function that returns its result, or raises; returns the items.
+    Arguments: job, a Job, a Probe or an AsyncStream; answer, called when that is ready, with a function that returns its result or raises;
+    it returns the items.
     """
 
-    def __init__(self, job: Job | AsyncStream, answer: Callable[[Callable[[], Any]], Iterable[bytes]]) -> None:
+    def __init__(self, job: Job | Probe | AsyncStream, answer: Callable[[Callable[[], Any]], Iterable[bytes]]) -> None:
         self.job, self.answer = job, answer
 
     def when_ready(self, callback: Callable[[], object]) -> None:
@@ -2211,6 +2239,68 @@ class Function:
         self.handle, self.startup, self.shutdown, self.ready, self.stream_request = handle, startup, shutdown, ready, bool(stream_request)
 
 
+class Readiness:
+    """Whether the function is ready, asked in a thread of its own, which holds up nobody: one at a time, and the answer stands for READY_SECONDS.
+
+    A `ready` that takes longer than that counts as false until it returns. Argument: is_ready, which asks the function.
+    """
+
+    def __init__(self, is_ready: Callable[[], bool]) -> None:
+        self.is_ready, self.lock = is_ready, threading.Lock()
+        self.answer, self.until = False, 0.0  # the last one, and until when it stands
+        self.waiting: list[Probe] = []  # for the answer of a function that is being asked
+
+    def ask(self) -> Probe:
+        """Return a probe that has the answer, or gets it within READY_SECONDS."""
+        probe = Probe()
+        with self.lock:
+            stands = time.monotonic() < self.until
+            begins = not (stands or self.waiting)
+            if not stands:
+                self.waiting.append(probe)
+        if stands:
+            probe.say(self.answer)
+        elif begins:
+            self._begin()
+        return probe
+
+    def _begin(self) -> None:
+        done = threading.Event()
+        try:
+            for run in (self._run, self._give_up):
+                threading.Thread(target=run, args=(done,), name="ready", daemon=True).start()
+        except RuntimeError:  # the system allows no more threads
+            self._say(False, READY_SECONDS)
+
+    def _run(self, done: threading.Event) -> None:
+        answer = self.is_ready()
+        done.set()
+        self._say(answer, READY_SECONDS)
+
+    def _give_up(self, done: threading.Event) -> None:
+        if done.wait(READY_SECONDS):
+            return
+        warn_once(f"ready has taken more than {READY_SECONDS:g} s: /_/ready says 503 until it returns")
+        self._say(False, FOREVER)
+        if done.is_set():  # it has returned in this moment: it is asked again
+            self.until = 0.0
+
+    def _say(self, answer: bool, seconds: float) -> None:
+        with self.lock:
+            self.answer, self.until = answer, time.monotonic() + seconds
+            waiting, self.waiting = self.waiting, []
+        for probe in waiting:
+            probe.say(answer)
+
+
+OWN_PATHS = ("/_/health", "/_/ready")  # which the runtime answers itself
+
+
+def state(is_ready: bool) -> tuple[str, int, dict[str, str]]:
+    """Make the result for one of OWN_PATHS."""
+    return ("OK\n", 200, dict(PLAIN)) if is_ready else ("not ready\n", 503, dict(PLAIN))
+
+
 class Application:
     """A WSGI application (PEP 3333) that calls one function's `handle`; it runs under any WSGI server.
 
@@ -2229,6 +2319,7 @@ class Application:
         self.stream_request = self.function.stream_request  # the server asks for it
         self.event = StreamEvent if self.stream_request else Event
         self.context = Context.of(env, settings)
+        self.readiness = Readiness(self._is_ready) if self.function.ready else None
 
     def startup(self) -> None:
         """Call the function's `startup`, if it has one; raise what that raises."""
@@ -2247,10 +2338,19 @@ class Application:
         result = hook(*arguments)
         return Job(result).result() if hasattr(result, "__await__") else result
 
+    def _is_ready(self) -> bool:
+        """Call the function's `ready`; one that raises is not ready."""
+        try:
+            return bool(self.function.ready and self._run_hook(self.function.ready))
+        except BaseException as error:
+            warn_once(f"ready failed: {clipped(str(error))}")
+            return False
+
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         event, context = self.event(environ), self.context(environ)
-        handle = self.handle if environ.get("PATH_INFO", "")[:3] != "/_/" else self._own_handle(event.path)
-        return self._answer(handle, (event, context), event, context, start_response)
+        if environ.get("PATH_INFO", "")[:3] == "/_/" and event.path in OWN_PATHS:
+            return self._answer_itself(event, context, start_response)
+        return self._answer(self.handle, (event, context), event, context, start_response)
 
     def _answer(
         self, produce: Callable[..., Any], arguments: tuple[Any, ...], event: Event, context: Context, start_response: StartResponse
@@ -2301,19 +2401,17 @@ class Application:
         stream.begin(context)
         return Later(stream, answer)
 
-    def _own_handle(self, path: str) -> Callable[[Any, Any], Any]:
-        """Return what answers a path that may be the runtime's own."""
-        return (lambda event, context: self._state(path)) if path in ("/_/health", "/_/ready") else self.handle
+    def answers_at_once(self, target: str) -> bool:
+        """Tell whether a call to `target` takes no time, whatever the function does: a server need not keep a thread for it."""
+        return ("_/" in target or "%" in target) and decoded_path(target.partition("?")[0]) in OWN_PATHS
 
-    def _state(self, path: str) -> tuple[str, int, dict[str, str]]:
+    def _answer_itself(self, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
         """Answer for the runtime itself: whether it lives, and whether the function is ready; of-watchdog asks so with `ready_path=/_/ready`."""
-        ready = self.function.ready if path == "/_/ready" else None
-        try:
-            is_ready = ready is None or self._run_hook(ready)
-        except BaseException as error:
-            warn_once(f"ready failed: {clipped(str(error))}")
-            is_ready = False
-        return ("OK\n", 200, dict(PLAIN)) if is_ready else ("not ready\n", 503, dict(PLAIN))
+        if event.path == "/_/health" or self.readiness is None:
+            return self._answer(lambda: state(True), (), event, context, start_response)
+        probe = self.readiness.ask()
+        later = Later(probe, lambda outcome: self._answer(lambda: state(outcome()), (), event, context, start_response))
+        return later.take() if probe.ready.is_there else later
 
     def _relay(
         self, answer: WSGIApplication, environ: dict[str, Any], start_response: StartResponse, event: Event, context: Context
@@ -2957,6 +3055,7 @@ class Server:
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
         self.streams = bool(getattr(application, "stream_request", False))  # requests are run before their bodies have arrived
+        self.at_once: Callable[[str], bool] = getattr(application, "answers_at_once", lambda target: False)  # calls that need no thread
         self.base = base_environ(*listener.getsockname()[:2])
         self.memory = BodyMemory(settings.body_memory)
         self.date, self.keep_alive = DateLines(), settings.keep_alive
@@ -3136,8 +3235,10 @@ class Server:
         request = connection.next_request() if connection.has_more() else self._read(connection)
         if request is None:
             self._settle(connection)
-        elif request.refusal is None and (
-            self.expectation.blocks(request.target) or connection.reader.pending is not None or not self._has_successor()
+        elif (
+            request.refusal is None
+            and (self.expectation.blocks(request.target) or connection.reader.pending is not None or not self._has_successor())
+            and not self.at_once(request.target)
         ):
             self._run_apart(connection, request)
         else:
@@ -3149,12 +3250,17 @@ class Server:
             self._flush(connection)
         elif connection.closing:
             self._discard(connection)
-        elif connection.is_ready and self._has_successor():  # what it results in may be a stream, and wait for its peer
+        elif connection.is_ready and self._may_go_on(connection):
             self._run_in_place(me, connection, None)
         elif connection.is_ready:
             self._run_apart(connection, None)
         else:
             self._await_end(connection)
+
+    def _may_go_on(self, connection: Connection) -> bool:
+        """Tell whether an exchange may go on in place: what it results in may be a stream, and wait for its peer."""
+        assert connection.exchange is not None
+        return self.at_once(connection.exchange.request.target) or self._has_successor()
 
     def _read(self, connection: Connection) -> Request | None:
         """Receive; return the request that this completes or refuses."""
@@ -3249,7 +3355,7 @@ class Server:
         elif not exchange.keep_alive and not exchange.awaits:
             connection.closing = True
         ended = self.clock()
-        if not exchange.is_noted:
+        if not exchange.is_noted and not (self.expectation.paths and self.at_once(exchange.request.target)):
             self.expectation.note(exchange.request.target, ended - began)
         return ended
 
@@ -4050,7 +4156,8 @@ class RequestLog:
     """A WSGI application around another one that logs each request with its status and time."""
 
     def __init__(self, application: Application) -> None:
-        self.application, self.stream_request = application, application.stream_request
+        self.application = application
+        self.stream_request, self.answers_at_once = application.stream_request, application.answers_at_once
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         began = time.perf_counter()

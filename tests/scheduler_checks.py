@@ -180,7 +180,9 @@ def checked(module):
             super()._attend(me, connection)
 
         def _run_in_place(self, me, connection, request):
-            self.check((request and request.refusal) or self.parked or self.stopped, "a call runs in place, and no thread is parked")
+            target = (request or connection.exchange.request).target
+            no_thread = (request and request.refusal) or self.at_once(target)
+            self.check(no_thread or self.parked or self.stopped, "a call runs in place, and no thread is parked")
             self.running[me] = connection
             super()._run_in_place(me, connection, request)
             self.running.pop(me)

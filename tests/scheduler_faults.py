@@ -19,7 +19,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = {
-    "a call runs in place though nobody is parked": Fault(" or not self._has_successor()", "", Case(("n", "f"), threads=1)),
+    "a call runs in place though nobody is parked": Fault(" or not self._has_successor())", ")", Case(("n", "f"), threads=1)),
     "a queued connection stays in the selector": Fault(
         "                connection.mask = 0\n                self.queue", "                self.queue", Case(("n", "f"), threads=1)
     ),

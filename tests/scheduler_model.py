@@ -12,7 +12,7 @@ import time
 from typing import NamedTuple
 
 # Requests. In place:      f returns  n never returns  x is a fault of the server's  s streams  S streams for ever  l is too large for one send
-# Expected to block:       a returns  N never returns  X is a fault                  r is a refusal, which needs no successor
+# Expected to block:       a returns  N never returns  X is a fault                  r needs no successor: a refusal, or answered at once
 NEVER, APART, FAULT, STREAM = "nSN", "aNX", "xX", "sS"
 IN, OUT = 1, 2
 

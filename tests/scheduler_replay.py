@@ -9,6 +9,7 @@ import contextlib
 import socket
 import threading
 import types
+from typing import ClassVar
 
 from conftest import DEADLINE
 from scheduler_model import APART, FAULT, STREAM, State
@@ -185,6 +186,8 @@ class Connections(dict):
 
 class Expected:
     """The server's expectation: the requests of the model say whether they block."""
+
+    paths: ClassVar = {}
 
     def blocks(self, target):
         return target[1] in APART

@@ -1,0 +1,161 @@
+"""What a server does while all its threads are busy: it says how it is, and runs no call that nobody waits for any more."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+from conftest import call, read_answer, serving, serving_application, wait_for
+
+import watchdog_app
+
+GET = b"GET %b HTTP/1.1\r\nHost: test\r\n\r\n"
+UPLOAD = b"POST %b HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nx"  # which does not go on
+OWN = ["/_/health", "/_/ready", "/_/health?x=1", "http://test/_/ready", "/%5F/health", "/_%2Fready"]
+
+
+class Held:
+    """A function whose calls wait until they are let go; `runs` has their paths."""
+
+    def __init__(self):
+        self.gate, self.runs, self.stream_request = threading.Event(), [], False
+
+    def handle(self, event, context):
+        self.runs.append(event.path)
+        if self.stream_request:
+            return str(len(event.stream.read()))
+        self.gate.wait(30)
+        return event.path
+
+
+@contextlib.contextmanager
+def busy(threads=2, queued=1, raw=GET % b"/held", stream_request=False, ready=None, **settings):
+    """Serve with all threads in calls, and more calls in the queue; give the function, what serves it, and the queued callers."""
+    held = Held()
+    held.stream_request = stream_request
+    function = watchdog_app.Function(held.handle, stream_request=stream_request, ready=ready)
+    application = watchdog_app.Application(function, watchdog_app.Settings(**settings), {})
+    with serving_application(application, threads=str(threads), **settings) as served, contextlib.ExitStack() as stack:
+        stack.callback(held.gate.set)
+        socks = [stack.enter_context(served.connect()) for _ in range(threads + queued)]
+        for count, sock in enumerate(socks, 1):
+            sock.sendall(raw)
+            wait_for(lambda count=count: len(held.runs) + len(served.server.queue) == count, "a call that waits")
+        assert len(held.runs) == threads
+        yield held, served, socks[threads:]
+
+
+# ---- health ----
+
+
+@pytest.mark.parametrize("target", OWN)
+def test_health_and_readiness_are_answered_while_all_threads_are_busy(target):
+    with busy(ready=lambda: True) as (held, served, _):
+        answer = served.get(target)
+        assert (answer.status, answer.body) == (200, b"OK\n")
+        assert len(held.runs) == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("target", OWN)
+def test_health_and_readiness_are_answered_while_slow_uploads_hold_all_threads(target, method):
+    with busy(raw=UPLOAD % b"/slow", stream_request=True, ready=lambda: True) as (held, served, _), served.connect() as sock:
+        sock.sendall((GET if method == "GET" else UPLOAD) % target.encode())
+        answer = read_answer(sock.recv(1000))[0]
+        assert (answer.status, answer.body, answer.closes) == (200, b"OK\n", method == "POST")
+        assert held.runs == ["/slow"] * 2
+
+
+@pytest.mark.parametrize("target", ["/_/health/", "//_/health", "/_/healthy", "/_/", "/_/health%20", "/x/_/health", "/?x=/_/health"])
+def test_what_looks_like_a_path_of_the_runtime_is_the_functions(target):
+    application = watchdog_app.Application(lambda event, context: "the function's", watchdog_app.Settings(), {})
+    assert not application.answers_at_once(target)
+    assert call(lambda event, context: "the function's", target=target).body == b"the function's"
+    with busy() as (_, served, _), served.connect() as sock:
+        sock.sendall(GET % target.encode())
+        wait_for(lambda: len(served.server.queue) == 2, "a call that waits as others do")
+
+
+def test_another_application_gets_the_paths_of_the_runtime():
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode()]
+
+    with serving_application(application) as served:
+        assert served.get("/_/health").body == b"/_/health"
+
+
+def test_health_does_not_make_calls_expected_to_be_short():
+    with serving(lambda event, context: time.sleep(0.002 * (event.path == "/slow"))) as served:
+        served.get("/slow")
+        wait_for(lambda: served.server.expectation.paths, "a path that is slow")
+        before = served.server.expectation.average
+        for _ in range(20):
+            served.get("/_/health")
+        assert (served.server.expectation.average, "/_/health" in served.server.expectation.paths) == (before, False)
+
+
+# ---- readiness ----
+
+
+class Asked:
+    """A function's `ready` that waits until it is let go, and then says `answer`."""
+
+    def __init__(self, answer):
+        self.answer, self.count, self.threads, self.gate = answer, 0, set(), threading.Event()
+
+    def __call__(self):
+        self.threads.add(threading.current_thread().name)
+        self.count += 1
+        self.gate.wait(30)
+        return self.answer
+
+
+@pytest.fixture
+def asked():
+    asked = Asked(True)
+    yield asked
+    asked.gate.set()
+    wait_for(lambda: "ready" not in {thread.name for thread in threading.enumerate()}, "the end of ready")
+
+
+def test_ready_runs_once_for_many_and_its_answer_stands_for_a_second(asked, monkeypatch):
+    monkeypatch.setattr(watchdog_app, "READY_SECONDS", 30.0)
+    with busy(ready=asked) as (_, served, _), contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(served.connect()) for _ in range(5)]
+        for sock in socks:
+            sock.sendall(GET % b"/_/ready")
+        wait_for(lambda: asked.count == 1, "the call of ready")
+        assert served.get("/_/health").status == 200
+        asked.gate.set()
+        assert [read_answer(sock.recv(1000))[0].status for sock in socks] == [200] * 5
+        assert served.get("/_/ready").status == 200
+    assert (asked.count, asked.threads) == (1, {"ready"})
+
+
+def test_ready_is_asked_again_when_its_answer_stands_no_more(asked, monkeypatch):
+    monkeypatch.setattr(watchdog_app, "READY_SECONDS", 0.0)
+    asked.gate.set()
+    readiness = watchdog_app.Readiness(asked)
+    monkeypatch.setattr(readiness, "_give_up", lambda done: None)
+    assert [readiness.ask().result(), readiness.ask().result(), asked.count] == [True, True, 2]
+
+
+def test_ready_that_takes_too_long_is_not_ready_until_it_returns(asked, monkeypatch, log):
+    monkeypatch.setattr(watchdog_app, "READY_SECONDS", 0.1)
+    with busy(ready=asked) as (_, served, _):
+        assert [served.get("/_/ready").status for _ in range(3)] == [503] * 3
+        assert asked.count == 1
+        asked.gate.set()
+        wait_for(lambda: served.get("/_/ready").status == 200, "readiness")
+    assert log.getvalue().count("WARNING ready has taken more than 0.1 s: /_/ready says 503 until it returns") == 1
+
+
+def test_ready_without_a_thread_is_not_ready(asked, monkeypatch):
+    def refused(self):
+        raise RuntimeError("can't start new thread")
+
+    readiness = watchdog_app.Readiness(asked)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        assert readiness.ask().result() is False
