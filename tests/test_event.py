@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import encodings
 import json
 import os
 import pydoc
 import socket
 import time
+import tracemalloc
 from decimal import Decimal
+from urllib.parse import urlencode
 
 import pytest
 from conftest import call, serving
@@ -357,6 +360,55 @@ def test_the_values_of_a_query(query, values):
 def test_a_query_that_another_server_lets_through_as_it_came():
     query = "ü=€".encode().decode("latin-1")
     assert Event({"QUERY_STRING": query}).query.to_dict() == {"ü": "€"}
+
+
+NAMED = [
+    pytest.param(lambda number: event_of("/?" + "&".join(["a=1"] * number)).query, "query parameters", id="query"),
+    pytest.param(lambda number: posted(b"&".join([b"a"] * number), FORM).form(), "form fields", id="form"),
+    pytest.param(lambda number: event_of("/", "Cookie: " + "; ".join(["a=1"] * number)).cookies, "cookies", id="cookies"),
+]
+
+
+@pytest.mark.parametrize(("read", "what"), NAMED)
+def test_a_thousand_values_are_read_and_more_are_a_413(read, what, log):
+    assert len(read(1000).getlist("a")) == 1000
+    answer = call(lambda event, context: read(1001))
+    assert (answer.status, answer.text) == (413, f"more than 1000 {what}\n")
+    assert answer.header("Content-Type").startswith("text/plain")
+    assert log.getvalue() == ""
+
+
+def test_a_query_of_too_many_parameters_is_no_matter_to_a_function_that_asks_for_none():
+    with serving(lambda event, context: event.raw_query) as server:
+        assert server.get("/?" + "a&" * 2000).text == "a&" * 2000
+
+
+@pytest.mark.parametrize(
+    ("body", "most"),
+    [
+        pytest.param(b"a&" * 2_000_000, 0.1, id="fields"),
+        pytest.param(b"&" * 4_000_000, 0.1, id="empty fields"),
+        pytest.param(b"a=" + b"%C3%BC" * 700_000, 4.0, id="escapes"),
+        pytest.param(b"a=" + b"+" * 4_000_000, 4.0, id="spaces"),
+        pytest.param(b"=" * 4_000_000, 4.0, id="equals signs"),
+    ],
+)
+def test_a_form_takes_memory_in_proportion_to_its_body(body, most):
+    event = posted(body, FORM)
+    assert event.body == body
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(HTTPError):
+            event.form()
+        assert tracemalloc.get_traced_memory()[1] < most * len(body) + 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("padding", range(4))
+def test_escapes_are_decoded_wherever_a_long_value_is_cut(padding):
+    value = "x" * padding + "ü€%" * 20_000
+    assert posted(urlencode({"a": value}).encode(), FORM).form()["a"] == value
 
 
 def test_query_getlist_of_a_missing_name():

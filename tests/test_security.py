@@ -17,6 +17,7 @@ LIMITS = {
     "line of a chunk's size": (watchdog_app.MAX_CHUNK_LINE, 256, "256 bytes"),
     "rate of a body after that time, on average": (watchdog_app.BODY_RATE, KIB, "1 KiB a second"),
     "what is discarded after a refusal": ((watchdog_app.LINGER_BYTES, watchdog_app.LINGER_SECONDS), (16 * KIB * KIB, 2), "16 MiB, 2 s"),
+    "query parameters, form fields, cookies, each": (watchdog_app.MAX_PARAMETERS, 1000, "1000"),
     "connections that wait to be accepted": (watchdog_app.BACKLOG, 1024, "1024"),
     "line of the log": (watchdog_app.LOG_LINE, 60 * KIB, "60 KiB"),
     "text of a record, and its traceback": (watchdog_app.LOG_LINE, 60 * KIB, "60 KiB"),
@@ -54,3 +55,17 @@ def test_commands_exist():
 def test_files_exist():
     for link in re.findall(r"\]\(((?!http)[^)]+)\)", SECURITY):
         assert (ROOT / link).exists(), link
+
+
+def test_caches_stay_small_whatever_callers_send(log):
+    expectation = watchdog_app.Expectation()
+    for number in range(3000):
+        for text in (f"x{number}", f"x{number}" + "y" * 500):
+            watchdog_app.parse_head(f"GET /{text} HTTP/1.1\r\nHost: {text}\r\n{text}: {text}".encode())
+            watchdog_app.to_response({"body": "", "statusCode": 200, "headers": {text: text}, text: ""})
+            watchdog_app.status_bytes(f"200 {text}")
+            expectation.note(f"/{text}?{text}", 1.0)
+    names = ("ENVIRON_KEYS", "GOOD_HOSTS", "FIELD_LINES", "STATUS_BYTES", "WARNED")
+    for cache in (*(getattr(watchdog_app, name) for name in names), expectation.paths):
+        assert 0 < len(cache) <= watchdog_app.CACHE_ENTRIES
+        assert max(len(str(key)) for key in cache) < 300
