@@ -688,7 +688,7 @@ class BodyMemory:
     """What the bodies of all connections hold, `held` bytes of at most `most`."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.held, self.lock = most, 0, threading.Lock()
+        self.most, self.held, self.lock = most, 0, _thread.allocate_lock()
 
     def take(self, size: int) -> None:
         """Count `size` bytes more; raise HTTPError where they do not fit: 413 for what never will, else 503."""
@@ -3723,6 +3723,7 @@ HANG_UP = 1.0  # seconds after the end of stdin at which of-watchdog is taken fo
 HURRY = 0.5  # seconds that `shutdown` and exit handlers have where the process is to end at once
 TOGETHER = 0.25  # seconds within which a further signal is the same one: a signal to a process group comes directly and by of-watchdog
 PRELOAD_AFTER = 0.2  # seconds after the start, which this is not to delay
+SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
 LATE = 5.0  # seconds after the last moment at which of-watchdog, or an exit handler, should have come to an end
 
 
@@ -3751,6 +3752,20 @@ def is_supervised(env: Mapping[str, str]) -> bool:
     """Tell whether of-watchdog is the parent: it hands down its own settings, and gives its child a pipe as stdin."""
     piped = (os.fstat(0).st_mode & 0o170000) == 0o010000  # where there was no stdin, the listener has this number
     return piped and bool(env.get("fprocess") or env.get("function_process"))
+
+
+def is_cut_off(sock: socket.socket) -> bool:
+    """Tell whether the loopback device is down, so that nobody can be served: faasd takes the network away, and then sends SIGTERM.
+
+    Then of-watchdog waits for answers that cannot reach it, until it is killed; it ends at once where its child ends with a fault.
+    """
+    try:
+        from fcntl import ioctl
+
+        flags = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))[16:18]  # netdevice(7); a socket of any family will do
+    except (ImportError, OSError):
+        return False
+    return not int.from_bytes(flags, sys.byteorder) & IFF_UP
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -3783,7 +3798,7 @@ class Life:
         self.settings, self.supervised, self.lock, self.clock = settings, supervised, lock, clock
         self.server: Server | None = None
         self.signalled_at = self.orphaned_at = self.drain_at = self.leave_by = FOREVER
-        self.is_hurried = False  # whether the main thread is not to wait for calls
+        self.is_hurried, self.status = False, 0  # whether the main thread is not to wait for calls; how the process ends
 
     def take_signals(self) -> None:
         """Let a thread handle SIGTERM and SIGINT from now on, and what came before.
@@ -3824,14 +3839,17 @@ class Life:
             while self.clock() < self.leave_by:
                 for number in self.next_signals():
                     self.on_signal(number)
+                if self.supervised and self.signalled_at != FOREVER and is_cut_off(self.signals):
+                    self.hurry(1)
         except OSError as error:
             log("ERROR", f"the server cannot go on: the function has closed a descriptor that is not its own ({error})")
             leave_after(FAULT_PAUSE, 1)
-        leave_after(0.0, 0)
+        leave_after(0.0, self.status)
 
     def next_signals(self) -> bytes:
-        """Wait for signals until the process is to be gone; return their numbers."""
-        if not poll_for(self.signals.fileno(), select.POLLIN, self.leave_by - self.clock()):
+        """Wait for signals until it is time to look at something else; return their numbers."""
+        wait = FOREVER if self.signalled_at == FOREVER else PARENT_LOOK
+        if not poll_for(self.signals.fileno(), select.POLLIN, min(wait, self.leave_by - self.clock())):
             return b""
         if numbers := self.signals.recv(64):
             return numbers
@@ -3842,16 +3860,19 @@ class Life:
         now = self.clock()
         if number in (signal.SIGTERM, signal.SIGINT):
             if now > self.signalled_at + TOGETHER:
-                self.hurry()
+                self.hurry(0)
             elif self.signalled_at == FOREVER or number == signal.SIGTERM:  # of two at once SIGTERM's terms are the callers'
                 self.signalled_at = min(now, self.signalled_at)
                 self.leave_by = now + self.begin_stop(number)
         if self.server:
             self.server.wake()
 
-    def hurry(self) -> None:
+    def hurry(self, status: int) -> None:
         """End the process without waiting for calls: by the main thread, with `shutdown` and exit handlers, or in a moment whatever that does."""
-        self.is_hurried, self.leave_by = True, min(self.leave_by, self.clock() + HURRY)
+        self.is_hurried, self.status = True, max(status, self.status)
+        self.leave_by = min(self.leave_by, self.clock() + HURRY)
+        if self.server:
+            self.server.wake()
 
     def begin_stop(self, number: int) -> float:
         """Decide when to drain; return in how many seconds to be gone, whatever the function does."""
@@ -3883,7 +3904,7 @@ class Life:
                 self.drain(server)
         if server.fault:
             log("ERROR", f"the server cannot go on: the function has closed a descriptor that is not its own ({server.fault})")
-        return 1 if server.fault else 0
+        return 1 if server.fault else self.status
 
     def longest_sleep(self) -> float | None:
         """Return how long the main thread may sleep, None for until it is woken."""
@@ -3907,9 +3928,9 @@ class Life:
 
 
 def preload() -> None:
-    """Import what the first JSON, the first error and the first query need; when no descriptor is left it would be too late."""
+    """Import what the first JSON, error and query, and the stop, need; when no descriptor is left it would be too late."""
     time.sleep(PRELOAD_AFTER)
-    for module in ("json", "http", "traceback", "urllib.parse"):
+    for module in ("json", "http", "traceback", "urllib.parse", "fcntl"):
         try:
             __import__(module)
         except OSError:  # no descriptors even now; what needs it will try again

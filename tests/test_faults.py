@@ -16,7 +16,7 @@ import pytest
 from conftest import DEADLINE, pause, process, read_all, read_answer, read_answers, serving, wait_for
 from test_lifecycle import connect, connected
 from test_server import clocked, wakeups, wakeups_within
-from test_watchdog import REAL, behind, is_running, write_function
+from test_watchdog import REAL, behind, first_child, is_running, write_function
 
 import watchdog_app
 
@@ -753,8 +753,3 @@ def test_child_of_a_watchdog_that_is_killed_at_any_moment_leaves(kind, import_ta
             watchdog.popen.wait()
             wait_for(lambda: not is_running(child), "the function's end")
             assert not (tmp_path / ".lock").exists()
-
-
-def first_child(watchdog):
-    with contextlib.suppress(StopIteration, FileNotFoundError, ProcessLookupError):
-        return watchdog.child()

@@ -350,7 +350,7 @@ def is_asleep(pid):
         return Path(f"/proc/{pid}/task/{pid}/status").read_text().partition("voluntary_ctxt_switches:")[2].split()[0]
 
     before = switches()
-    time.sleep(0.02)
+    pause(0.02)
     return switches() == before
 
 
@@ -433,6 +433,20 @@ def test_function_that_closes_all_descriptors_ends_the_program_with_status_1(fun
             status, log = program.end()
     assert status == 1
     assert "ERROR the server cannot go on: " in log
+
+
+def test_function_that_closes_the_way_of_signals_ends_the_program_with_status_1(function):
+    with process(function("import os, signal\nos.close(signal.set_wakeup_fd(-1))\ndef handle(event, context): pass")) as program:
+        status, log = program.end()
+    assert status == 1
+    assert "ERROR the server cannot go on: the function has closed" in log
+
+
+@pytest.mark.parametrize("missing", [None, "fcntl"])
+def test_network_that_is_up_or_cannot_be_looked_at_is_not_called_lost(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None) if missing else None
+    with socket.socket(socket.AF_UNIX) as sock:
+        assert watchdog_app.is_cut_off(sock) is False
 
 
 class Left(Exception):

@@ -1285,7 +1285,7 @@ def test_fault_without_a_connection_costs_none(log):
 
 
 def test_fault_that_cannot_be_described_is_logged(log, monkeypatch):
-    monkeypatch.setattr("traceback.format_exception", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("traceback.TracebackException", lambda *arguments: 1 / 0)
     with fault_of_a_callback() as sock:
         wait_for(lambda: log.getvalue() == "ERROR the server failed\n", "the record")
         assert ask(sock).status == 200

@@ -17,14 +17,15 @@ from conftest import DEADLINE, FUNCTIONS, ROOT, clean_env, connections_to, free_
 from test_examples import EXAMPLES
 
 REAL = shutil.which("fwatchdog")
+PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")  # runs what follows as process 1, as an image does
 STAND_IN = Path(__file__).parent / "watchdog_standin.py"
 
 
 class Watchdog:
     """A running watchdog with the function behind it."""
 
-    def __init__(self, popen, port, upstream, tmp, log):
-        self.popen, self.port, self.upstream, self.tmp, self.log_file = popen, port, upstream, tmp, log
+    def __init__(self, popen, pid, port, upstream, tmp, log):
+        self.popen, self.pid, self.port, self.upstream, self.tmp, self.log_file = popen, pid, port, upstream, tmp, log
 
     def call(self, method="GET", target="/", body=None, headers=()):
         """Make one call on a connection of its own; return status, headers and body."""
@@ -44,23 +45,37 @@ class Watchdog:
 
     def begin_stop(self):
         """Send SIGTERM, and wait until the watchdog has taken its readiness back."""
-        self.popen.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         wait_for(lambda: not (self.tmp / ".lock").exists(), "the lock file's end")
+
+    def stop(self):
+        """Send SIGTERM; return the exit status."""
+        os.kill(self.pid, signal.SIGTERM)
+        return self.popen.wait(DEADLINE)
 
     def child(self):
         """Return the function's process. Go, when it starts, forks a short-lived one of its own; the watchdog's threads fork too."""
-        tasks = Path(f"/proc/{self.popen.pid}/task").glob("*/children")
-        children = [pid for task in tasks for pid in task.read_text().split()]
-        return int(next(pid for pid in children if b"watchdog_app" in Path(f"/proc/{pid}/cmdline").read_bytes()))
+        return next(pid for pid in children_of(self.pid) if b"watchdog_app" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
     @property
     def log(self):
         return self.log_file.read_text()
 
 
+def children_of(pid):
+    """Return the processes that one, by whichever of its threads, has started."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def first_child(watchdog):
+    """Return the function's process, None while there is none."""
+    with contextlib.suppress(StopIteration, FileNotFoundError, ProcessLookupError):
+        return watchdog.child()
+
+
 @contextlib.contextmanager
-def behind(kind, function, tmp, wait=True, **env):
-    """Start a watchdog of this kind with a function behind it, and wait until it says that it is ready."""
+def behind(kind, function, tmp, wait=True, alone=(), **env):
+    """Start a watchdog of this kind with a function behind it, by the command `alone` if given, and wait until it says that it is ready."""
     port, upstream = free_port(), free_port()
     variables = clean_env(
         mode="http", port=str(port), upstream_url=f"http://127.0.0.1:{upstream}", suppress_lock="true", TMPDIR=str(tmp), healthcheck_interval="1s"
@@ -69,8 +84,9 @@ def behind(kind, function, tmp, wait=True, **env):
     command = [REAL] if kind == "real" else [sys.executable, str(STAND_IN)]
     log = tmp / "log"
     with open(log, "wb") as output:
-        popen = subprocess.Popen(command, env={**variables, **env}, stdout=output, stderr=output)
-    watchdog = Watchdog(popen, port, upstream, tmp, log)
+        popen = subprocess.Popen([*alone, *command], env={**variables, **env}, stdout=output, stderr=output)
+    pid = wait_for(lambda: children_of(popen.pid), "process 1")[0] if alone else popen.pid
+    watchdog = Watchdog(popen, pid, port, upstream, tmp, log)
     try:
         if wait:
             wait_for(watchdog.ready, f"readiness; log: {watchdog.log}")
