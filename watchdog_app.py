@@ -3880,6 +3880,8 @@ class Life:
         if self.supervised and number == signal.SIGTERM:
             self.drain_at = FOREVER
             return settings.healthcheck_interval + settings.write_timeout + LATE
+        if self.server:
+            self.server.close_after_answers()
         if self.lock:
             remove_lock(self.lock)
         moment = MOMENT if number == signal.SIGTERM else 0.0
@@ -3922,7 +3924,7 @@ class Life:
 
     def drain(self, server: Server) -> None:
         """Let the server drain, when the moment after the signal is over."""
-        server.close_after_answers()
+        server.close_after_answers()  # the signal may have come before the server
         if not server.draining and self.clock() >= self.drain_at:
             server.drain()
 
