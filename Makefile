@@ -24,7 +24,7 @@ new: $(VENV)/installed ## Make a function with a first test in the folder NAME=
 test: $(VENV)/installed ## Run the tests, but for the slow ones
 	$(BIN)/python -X dev -W error -m pytest -m "not slow"
 
-test-slow: $(VENV)/installed ## Run the slow tests: packages, fuzzing, stops and kills by the dozen
+test-slow: $(VENV)/installed ## Run the slow tests: packages, fuzzing, growth of time, stops and kills by the dozen
 	$(BIN)/python -X dev -W error -m pytest -m slow
 
 coverage: $(VENV)/installed ## Run the tests, and fail if they leave a branch out

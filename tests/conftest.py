@@ -221,9 +221,9 @@ def read_all(sock: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
-def wait_for(condition: Callable[[], Any], what: str = "the condition", seconds: float = DEADLINE) -> Any:
-    """Look every few milliseconds until `condition` holds; fail after so many seconds."""
-    end = time.monotonic() + seconds
+def wait_for(condition: Callable[[], Any], what: str = "the condition", seconds: float | None = None) -> Any:
+    """Look every few milliseconds until `condition` holds; fail after so many seconds, by default DEADLINE."""
+    end = time.monotonic() + (seconds or DEADLINE)
     while not (value := condition()):
         assert time.monotonic() < end, f"{what} did not come about"
         time.sleep(0.002)

@@ -660,6 +660,7 @@ def processor_time(raw, length):
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "size", "length"), LONG)
 def test_eight_times_as_much_takes_about_eight_times_as_long(make, size, length):
     """Quadratic time would take up to 64 times as long; the least of some runs has little in it of what else runs on the machine."""
