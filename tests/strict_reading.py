@@ -362,7 +362,10 @@ def is_name(text: str) -> bool:
 
 
 def environ_fields(message: Message) -> dict[str, str]:
-    """Return what of a message's headers belongs into a WSGI environ (PEP 3333), without the names that would pass for others."""
+    """Return what of a message's headers belongs into a WSGI environ (PEP 3333), without the names that would pass for others.
+
+    A body that came in chunks has its length there instead of its coding.
+    """
     environ: dict[str, str] = {}
     for name, value in message.headers:
         key = name.upper().replace("-", "_")
@@ -371,6 +374,8 @@ def environ_fields(message: Message) -> dict[str, str]:
         if key not in ("CONTENT_LENGTH", "CONTENT_TYPE"):
             key = "HTTP_" + key
         environ[key] = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + value if key in environ else value
+    if environ.pop("HTTP_TRANSFER_ENCODING", None) and not message.refused and message.modern:
+        environ["CONTENT_LENGTH"] = str(len(message.body))
     if message.host is not None:
         environ["HTTP_HOST"] = message.host
     return environ

@@ -128,9 +128,10 @@ def test_repeated_fields_are_joined_and_their_values_kept_apart():
     assert environ["of_python.repeated"] == {"HTTP_A": ["b", "c"], "HTTP_COOKIE": ["d", "e"]}
 
 
-def test_a_chunked_body_has_no_length_and_an_input_that_ends():
+def test_a_chunked_body_has_its_length_and_an_input_that_ends():
     environ = environ_of("Transfer-Encoding: chunked", line="POST / HTTP/1.1", body=b"5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n")
-    assert "CONTENT_LENGTH" not in environ
+    assert environ["CONTENT_LENGTH"] == "5"
+    assert "HTTP_TRANSFER_ENCODING" not in environ
     assert environ["wsgi.input_terminated"] is True
     assert (environ["wsgi.input"].read(), environ["wsgi.input"].read()) == (b"hello", b"")
 
