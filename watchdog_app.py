@@ -59,7 +59,7 @@ from wsgiref.handlers import BaseHandler, format_date_time
 TYPE_CHECKING = False  # typing costs 5 to 20 ms at start; type checkers take this name for true
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-    from types import ModuleType, TracebackType
+    from types import FrameType, ModuleType, TracebackType
     from typing import Any, BinaryIO, NoReturn
     from wsgiref.types import StartResponse, WSGIApplication
 
@@ -883,7 +883,7 @@ def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, An
     """
     return {
         **dict.fromkeys(("REQUEST_METHOD", "REQUEST_URI", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "REMOTE_ADDR")),
-        **dict.fromkeys(("wsgi.input", "wsgi.errors")),
+        "wsgi.input": None,
         "SCRIPT_NAME": "",
         "SERVER_NAME": host,
         "SERVER_PORT": str(port),
@@ -893,6 +893,7 @@ def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, An
         "wsgi.multithread": multithread,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
+        "wsgi.errors": standard_error(),
         "wsgi.input_terminated": True,  # the input ends with the body, also where no Content-Length says so
     }
 
@@ -912,10 +913,16 @@ def build_environ(request: Request, base: dict[str, Any], peer: str) -> dict[str
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.modern else "HTTP/1.0"
     environ["REMOTE_ADDR"] = peer
     environ["wsgi.input"] = BytesIO(request.body)
-    environ["wsgi.errors"] = sys.stderr
     if request.repeated:
         environ["of_python.repeated"] = request.repeated
     return environ
+
+
+def standard_error() -> Any:
+    """Return sys.stderr, or what it was before the function took it away; one that is deleted, without which no thread can be made, is put back."""
+    if not hasattr(sys, "stderr"):
+        sys.stderr = sys.__stderr__
+    return sys.stderr or sys.__stderr__
 
 
 def decoded_path(path: str) -> str:
@@ -1240,9 +1247,11 @@ class StreamEvent(Event):
 def read_input(environ: dict[str, Any]) -> bytes:
     """Read a request's whole body from an environ of any WSGI server."""
     length = environ.get("CONTENT_LENGTH")
-    if length:
-        return bytes(environ["wsgi.input"].read(int(length)))
-    return bytes(environ["wsgi.input"].read(-1)) if environ.get("wsgi.input_terminated") else b""
+    if not length and not environ.get("wsgi.input_terminated"):
+        return b""
+    if type(source := environ["wsgi.input"]) is BytesIO:  # not read: of two threads that ask first, one would get nothing
+        return source.getvalue()[: int(length)] if length else source.getvalue()
+    return bytes(source.read(int(length) if length else -1))
 
 
 REQUIRED: Any = object()  # the default of what has none
@@ -1299,7 +1308,8 @@ class Context:
 
     @lazy
     def call_id(self) -> str:
-        return self._environ.get("HTTP_X_CALL_ID") or os.urandom(16).hex()
+        # Made in the environ, since of two threads that read it first both would make one
+        return self._environ.get("HTTP_X_CALL_ID") or self._environ.setdefault("of_python.call_id", os.urandom(16).hex())  # type: ignore[no-any-return]
 
     @lazy
     def trace_id(self) -> str | None:
@@ -1581,7 +1591,7 @@ class Stream:
     def __init__(self, items: Iterator[Any]) -> None:
         self.items = items
         self.failed: Callable[[], object] = bool  # called when an item raises, before the exception goes on
-        self.context: Context | None = CALL.get()
+        self.context: Context | None = None  # of the call that it is a part of
         self.first: list[bytes] = []
         self.kind = BINARY
         try:
@@ -1616,6 +1626,12 @@ class Stream:
         close = getattr(self.items, "close", None)
         if close:
             close()
+
+
+def start_thread(work: Callable[[Any], object], argument: object, name: str) -> None:
+    """Start a daemon thread."""
+    standard_error()  # threading asks for it
+    threading.Thread(target=work, args=(argument,), name=name, daemon=True).start()
 
 
 class Ready:
@@ -1687,7 +1703,7 @@ class Loop:
                 from asyncio import new_event_loop  # 70 ms
 
                 loop = new_event_loop()
-                threading.Thread(target=self._run, args=(loop,), name="async", daemon=True).start()
+                start_thread(self._run, loop, "async")
                 self.loop = loop
 
     def _run(self, loop: Any) -> None:
@@ -1731,13 +1747,14 @@ class NotAwaited(Exception):
 
 
 class Job:
-    """Something that is awaited on the loop, in the context of the call that made it."""
+    """Something that is awaited on the loop, as a part of the call of `context`, if it is one of a call."""
 
-    def __init__(self, awaitable: Awaitable[Any]) -> None:
+    def __init__(self, awaitable: Awaitable[Any], context: Context | None = None) -> None:
         LOOP.start()
         self.coroutine, self.call = awaitable if isinstance(awaitable, Coroutine) else awaited(awaitable), copy_context()
         self.ready, self.closed = Ready(), False
         self.task: Any = None
+        self.call.run(CALL.set, context)
         LOOP.soon(self._begin)
 
     def _begin(self) -> None:
@@ -1835,13 +1852,12 @@ class AsyncStream:
 
     def begin(self, context: Context) -> None:
         """Let it run as a part of the call of `context`."""
-        self.job = Job(self._run(context))
+        self.job = Job(self._run(), context)
         self.job.ready.when(self._offer_end)
 
-    async def _run(self, context: Context) -> None:
+    async def _run(self) -> None:
         from asyncio import Event as AsyncEvent
 
-        CALL.set(context)
         self.wanted = AsyncEvent()
         try:
             async for item in self.items:
@@ -1974,8 +1990,9 @@ class Log:
             return
         record = json_record(level, text, trace, call_id, logger) if self.as_json else text_record(level, text, trace, call_id, logger)
         try:
-            sys.stderr.write(record)
-            sys.stderr.flush()
+            output = standard_error()
+            output.write(record)
+            output.flush()
         except Exception:  # a broken pipe, a full disk, a closed file, no file at all, or what the function has put in its place
             pass
 
@@ -2168,16 +2185,28 @@ def set_up_logging(logging: Any) -> None:
 
 
 def track_calls() -> None:
-    """Let CALL say whose code runs, from now on, and in each thread that a call starts; the function may be in its first one."""
-    frame: Any = sys._getframe()
+    """Let CALL say whose code runs, from now on; the function may be in its first one."""
+    CALL.set(running_call())
+    log.tracks_calls = True
+
+
+def running_call() -> Context | None:
+    """Return the context of the call whose code runs here. Where CALL is not kept, a caller's frame has it: no call pays for what few ask."""
+    frame: Any = None if CALL.get() else sys._getframe()
     while frame and frame.f_code is not Application._answer.__code__:
         frame = frame.f_back
-    CALL.set(frame.f_locals["context"] if frame else None)
-    log.tracks_calls = True
+    return frame.f_locals["context"] if frame else CALL.get()
+
+
+def track_threads() -> None:
+    """Let each thread that a call starts belong to that call."""
     start = threading.Thread.start
 
     def start_in_call(thread: threading.Thread) -> None:
-        if call := CALL.get():
+        if running := running_call():
+            ids = {"HTTP_X_CALL_ID": running.call_id, "HTTP_TRACEPARENT": running._environ.get("HTTP_TRACEPARENT", "")}
+            call = type(running)(ids)  # without the rest of the environ: a thread may outlive its call, and is not to hold its body
+            thread.of_python_call = call  # type: ignore[attr-defined]
             run = thread.run
 
             def run_in_call() -> None:
@@ -2230,15 +2259,20 @@ def shorten_messages(formatted: Any) -> None:
 
 
 def function_frames(error: BaseException) -> TracebackType | None:
-    """Return what follows this module's frames and the import system's; all of them where nothing does, but of a SyntaxError none: it says where."""
+    """Return the frames of the function: what follows those of this module, of threading and of the import system.
+
+    Where nothing does, return all of them, but of a SyntaxError none: it says where.
+    """
     frames = error.__traceback__
-    while frames and (frames.tb_frame.f_globals is globals() or is_of_importlib(frames.tb_frame.f_code.co_filename)):
+    while frames and is_before_function(frames.tb_frame):
         frames = frames.tb_next
     return frames if frames or isinstance(error, SyntaxError) else error.__traceback__
 
 
-def is_of_importlib(file: str) -> bool:
-    return file.startswith("<frozen importlib") or file.endswith("/importlib/__init__.py")
+def is_before_function(frame: FrameType) -> bool:
+    if frame.f_globals is globals() or frame.f_globals is vars(threading):
+        return True
+    return frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code.co_filename.endswith("/importlib/__init__.py")
 
 
 class Function:
@@ -2386,7 +2420,7 @@ class Application:
         try:
             result = produce(*arguments)
             if hasattr(result, "__await__"):
-                return self._later(Job(result), event, context, start_response)
+                return self._later(Job(result, context), event, context, start_response)
             response = None if callable(result) else to_response(result)
         except BaseException as error:  # SystemExit too: a function's sys.exit ends its call, not the server
             response = self._failure(error, event, context)
@@ -2422,6 +2456,7 @@ class Application:
             return stream  # type: ignore[no-any-return]
 
         if not isinstance(stream, AsyncStream):
+            stream.context = context
             return answer()
         stream.begin(context)
         return Later(stream, answer)
@@ -3135,7 +3170,7 @@ class Server:
         me = threading.Lock()
         me.acquire()
         try:
-            threading.Thread(target=self._work, args=(me,), name=f"call-{self.workers + 1}", daemon=True).start()
+            start_thread(self._work, me, f"call-{self.workers + 1}")
         except RuntimeError:  # the system allows no more
             return None
         self.workers += 1
@@ -3975,9 +4010,9 @@ def leave_after(seconds: float, status: int) -> NoReturn:
 
 def flush_output() -> None:
     """Write out what the function has printed."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
         try:
-            stream.flush()
+            getattr(sys, name).flush()
         except (OSError, ValueError, AttributeError, RuntimeError):  # a broken pipe, a closed file, none, one in use by what a signal interrupted
             pass
 
@@ -4047,6 +4082,7 @@ def prepare_process() -> None:
     """Set what is the process's: short turns for threads, output that appears at once, one copy of this module."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     threading.excepthook = log_thread_failure
+    track_threads()
     for name in ("stdout", "stderr"):
         if stream := getattr(sys, name):
             output = TextOutput(Output(stream.fileno(), stream.name), stream.encoding, "backslashreplace", line_buffering=True)
@@ -4058,7 +4094,9 @@ def prepare_process() -> None:
 def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
     """Log what a thread of the function raised as one record. The default writes it in pieces, between which others may write."""
     if failure.thread and failure.exc_value and failure.exc_type is not SystemExit:
-        log("ERROR", f"thread {clipped(failure.thread.name)} failed", format_traceback(failure.exc_value))
+        call = getattr(failure.thread, "of_python_call", None)
+        trace = format_traceback(failure.exc_value, of_function=True)
+        log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call.call_id if call else "")
 
 
 # ---- 12. For development: a test kit, a request log, restart on change; none of it runs in the container ---------------

@@ -8,13 +8,15 @@ import json
 import os
 import pydoc
 import socket
+import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from urllib.parse import urlencode
 
 import pytest
-from conftest import call, serving
+from conftest import DEADLINE, call, serving
 
 import watchdog_app
 from watchdog_app import Body, Context, Event, Headers, HTTPError, Query, Settings, invoke
@@ -148,6 +150,37 @@ def test_a_body_is_bytes_in_all_else(same, as_bytes):
 def test_a_body_is_read_once():
     event = posted(b"hi")
     assert event.body is event.body
+
+
+def test_body_that_two_threads_read_first_is_whole_in_both(monkeypatch):
+    together, body = threading.Barrier(2, timeout=DEADLINE), watchdog_app.Body
+
+    def made(data):
+        together.wait()
+        return body(data)
+
+    event = posted(b"sent")
+    monkeypatch.setattr(watchdog_app, "Body", made)
+    assert in_two_threads(lambda: event.body) == [b"sent", b"sent"]
+    assert event.body == b"sent"
+
+
+def test_call_id_that_two_threads_read_first_is_one(monkeypatch):
+    together, random = threading.Barrier(2, timeout=DEADLINE), os.urandom
+
+    def urandom(size):
+        together.wait()
+        return random(size)
+
+    context = context_of()
+    monkeypatch.setattr(os, "urandom", urandom)
+    assert in_two_threads(lambda: context.call_id) == [context.call_id] * 2
+
+
+def in_two_threads(read):
+    """Return what both of two threads read at once."""
+    with ThreadPoolExecutor(2) as pool:
+        return [future.result(DEADLINE) for future in [pool.submit(read), pool.submit(read)]]
 
 
 def test_json_loads_takes_a_body():

@@ -1,6 +1,7 @@
 """What the function prints and what the module logs: it appears at once, line by line, and can hurt nobody."""
 
 import io
+import json
 import os
 import re
 import select
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import log_load
 import pytest
-from conftest import DEADLINE, call, process, serving, wait_for
+from conftest import DEADLINE, call, connect_and_get, process, serving, wait_for
 
 import watchdog_app
 from watchdog_app import LOG_LINE, Output
@@ -422,8 +423,60 @@ def test_a_thread_that_fails_is_one_record(program):
         "import threading\ndef fail():\n    raise ValueError('in a thread\\nERROR forged')\ndef handle(event, context):\n"
         "    thread = threading.Thread(target=fail, name='mine')\n    thread.start()\n    thread.join()"
     )
-    assert "ERROR thread 'mine' failed\n  Traceback" in err
+    assert re.search(r"ERROR call '\w+' thread 'mine' failed\n  Traceback", err)
     assert "ValueError: in a thread\n  ERROR forged\n" in err
+
+
+THREADS = {
+    "call": "def handle(event, context):\n    start()\n    return {context.call_id: 1}",
+    "thread of a thread": "def handle(event, context):\n    start(start)\n    return {context.call_id: 1}",
+    "coroutine": "async def handle(event, context):\n    start()\n    return {context.call_id: 1}",
+    "task": "import asyncio\nasync def handle(event, context):\n    await asyncio.to_thread(start)\n    return {context.call_id: 1}",
+    "first item": "def handle(event, context):\n    start()\n    yield {context.call_id: 1}",
+    "later item": "def handle(event, context):\n    yield {context.call_id: 1}\n    start()",
+    "async item": "async def handle(event, context):\n    yield {context.call_id: 1}\n    start()",
+    "WSGI application": "import json\ndef handle(event, context):\n    def application(environ, start_response):\n        start()\n"
+    "        start_response('200 OK', [])\n        return [json.dumps({context.call_id: 1}).encode()]\n    return application",
+}
+START_THREAD = """
+import threading
+
+def fail():
+    raise ValueError("in a thread")
+
+def start(target=fail):
+    thread = threading.Thread(target=target, name="mine")
+    thread.start()
+    thread.join()
+
+"""
+
+
+@pytest.mark.parametrize("imports", ["", "import logging\n"], ids=["without logging", "with logging"])
+@pytest.mark.parametrize("source", THREADS.values(), ids=THREADS.keys())
+def test_thread_that_fails_is_one_record_with_the_call_that_started_it(source, imports, tmp_path):
+    file = tmp_path / "handler.py"
+    file.write_text(imports + START_THREAD + source)
+    with process(file) as running:
+        wait_for(running.answers, "an answer")
+        (call_id,) = json.loads(connect_and_get(running.port))
+        running.popen.send_signal(signal.SIGINT)
+        _, err = running.end()
+    records = re.findall(r"^ERROR.*\n(?:  .*\n)+", err, re.MULTILINE)
+    assert len(records) == 2
+    assert records[1].startswith(f"ERROR call '{call_id}' thread 'mine' failed\n  Traceback (most recent call last):\n    File \"{file}\"")
+    assert records[1].count("ValueError: in a thread") == 1
+
+
+def test_thread_that_lives_on_holds_nothing_of_its_call(program):
+    _, err = program(
+        "import gc, sys, threading\nSTOP = threading.Event()\ndef handle(event, context):\n"
+        "    threading.Thread(target=STOP.wait, daemon=True).start()\n    threading.Timer(0.0, look, (type(context),)).start()\n"
+        "def look(kind):\n    while any(type(one) is kind and 'wsgi.input' in one._environ for one in gc.get_objects()):\n        pass\n"
+        "    print('gone', file=sys.stderr)\n"
+        "def shutdown(context):\n    threading.enumerate()[-1].join(5)\n"
+    )
+    assert "gone" in err
 
 
 def test_a_thread_that_exits_is_no_failure(program):
@@ -433,7 +486,21 @@ def test_a_thread_that_exits_is_no_failure(program):
     assert "ERROR" not in err
 
 
-@pytest.mark.parametrize("closing", ["sys.stderr.close()", "sys.stderr = sys.stdout = None"])
+@pytest.mark.parametrize("closing", ["sys.stderr = None", "vars(sys).pop('stderr', 0)", "vars(sys).pop('stdout', 0); vars(sys).pop('stderr', 0)"])
+@pytest.mark.parametrize("when", ["at import", "in a call"])
+def test_what_fails_is_logged_though_the_function_has_taken_stderr_away(closing, when, tmp_path):
+    at_import, in_call = (closing, "pass") if when == "at import" else ("pass", closing)
+    file = tmp_path / "handler.py"
+    file.write_text(f"import sys\n{at_import}\ndef handle(event, context):\n    {in_call}\n    1 / 0\n")
+    with process(file) as running:
+        wait_for(running.answers, "an answer")
+        assert running.answers()
+        running.popen.send_signal(signal.SIGINT)
+        status, err = running.end()
+    assert (status, err.count("ZeroDivisionError")) == (0, 2)
+
+
+@pytest.mark.parametrize("closing", ["sys.stderr.close()", "sys.stderr = sys.stdout = None", "del sys.stdout, sys.stderr"])
 def test_a_function_that_takes_the_outputs_away_runs(closing, tmp_path):
     file = tmp_path / "handler.py"
     file.write_text(f"import sys\ndef handle(event, context):\n    print('x')\n    1 / 0\n{closing}")
