@@ -102,6 +102,8 @@ SAMPLE_LIMIT = 0.005  # seconds that one call counts for at most: one slow call,
 WEIGHT = 0.1  # of the newest call in the average
 PARKED_SECONDS = 10.0  # a thread without work ends after them
 SWITCH_INTERVAL = 0.001  # seconds; with the default of 5 ms each of three system calls of a short call waits so long for a CPU-bound one
+HELD_UP = 1.0  # seconds for which a coroutine may hold up the event loop before the log says where
+LIBRARY = os.path.dirname(os.path.dirname(os.__file__)) + os.sep  # the standard library is in it, in a folder or a zip
 LOG_LINE = 60 * 1024  # bytes of a line on stdout or stderr; of-watchdog reads at most 64 KiB as one
 LOG_PATIENCE = 5.0  # seconds that what is printed waits for a reader who takes nothing, before it is lost
 CHECK = 0.1  # seconds between two looks at the server's own descriptors, as long as there are calls
@@ -1695,6 +1697,9 @@ class Loop:
         self.loop: Any = None
         self.forked = False  # whether this process is a child that the function has forked
         self.jobs = Inbox(lambda: self.loop.call_soon_threadsafe(self._run_jobs))
+        self.calls: set[Job] = set()  # what is awaited for a call; as long as there is one, the loop is watched
+        self.alarm, self.rests = threading.Lock(), True  # what the watch rests on; whether it does
+        self.alarm.acquire()
 
     def start(self) -> None:
         """Start it, unless it runs."""
@@ -1705,8 +1710,39 @@ class Loop:
                 loop = new_event_loop()
                 start_thread(self._run, loop, "async")
                 self.loop = loop
+                try:
+                    start_thread(self._watch, loop, "async watch")
+                except RuntimeError:  # the system allows no more threads: then it is not watched
+                    pass
+
+    def watch(self, job: Job) -> None:
+        """Let the loop be watched until `job` is done."""
+        self.calls.add(job)
+        if self.rests:
+            self.rests = False
+            try:
+                self.alarm.release()
+            except RuntimeError:  # another thread has woken the watch
+                pass
+
+    def _watch(self, loop: Any) -> None:
+        """Ask the loop each second for a sign of life as long as there are calls, and log what holds it up. Thread main loop."""
+        while True:
+            self.rests = True
+            if not self.calls:
+                self.alarm.acquire()
+            self.rests = False
+            while self.calls:
+                sign = threading.Lock()
+                sign.acquire()
+                loop.call_soon_threadsafe(sign.release)
+                if not sign.acquire(timeout=HELD_UP):
+                    warn_of_hold_up(sys._current_frames().get(self.thread))
+                    sign.acquire()
+                time.sleep(HELD_UP)
 
     def _run(self, loop: Any) -> None:
+        self.thread = threading.get_ident()
         while not self.forked:
             try:
                 loop.run_forever()
@@ -1737,6 +1773,29 @@ class Loop:
 LOOP = Loop()  # the process's one
 
 
+def warn_of_hold_up(frame: FrameType | None) -> None:
+    """Log where the loop's thread stands, unless that is in the loop itself: then it was another thread that let no other run."""
+    if place := function_frame(frame):
+        from linecache import getline
+
+        file, line = place.f_code.co_filename, place.f_lineno
+        source = clipped(getline(file, line).strip(), 200)[1:-1]
+        warn_once(f"{file}:{line} holds up all async calls for over {HELD_UP:g} s: {source}\nawait asyncio.to_thread(...) would let them go on")
+
+
+def function_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the innermost frame in the function's files, else in an installed package; None where there is neither."""
+    package = None
+    while frame:
+        file = frame.f_code.co_filename
+        if "-packages" in file:
+            package = package or frame
+        elif frame.f_globals is not globals() and not file.startswith((LIBRARY, "<frozen ")):
+            return frame
+        frame = frame.f_back
+    return package
+
+
 async def awaited(awaitable: Awaitable[Any]) -> Any:
     """Make a coroutine of anything that can be awaited."""
     return await awaitable
@@ -1755,6 +1814,8 @@ class Job:
         self.ready, self.closed = Ready(), False
         self.task: Any = None
         self.call.run(CALL.set, context)
+        if context:
+            LOOP.watch(self)
         LOOP.soon(self._begin)
 
     def _begin(self) -> None:
@@ -1767,6 +1828,7 @@ class Job:
         task.add_done_callback(self._done)
 
     def _done(self, task: Any) -> None:
+        LOOP.calls.discard(self)
         if self.closed and not task.cancelled():
             task.exception()  # nobody will ask for it, and asyncio need not complain
         self.ready.announce()

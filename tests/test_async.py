@@ -7,9 +7,12 @@ import contextlib
 import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from conftest import RESET, call, read_all, read_answer, read_answers, serving, socket, wait_for
+from conftest import DEADLINE, RESET, call, read_all, read_answer, read_answers, serving, socket, wait_for
 
 import watchdog_app
 from watchdog_app import Application, Function, HTTPError, Settings
@@ -557,3 +560,123 @@ def test_job_of_the_loop_that_fails_strands_no_other(log, caplog):
     blocked.set()
     assert done.wait(10)
     assert "ZeroDivisionError" in caplog.text
+
+
+# ---- a loop that is held up ----
+
+
+def waiting(event, release):
+    event.set()
+    release.wait(DEADLINE)  # here it stands
+
+
+@pytest.fixture
+def hold_up(monkeypatch):
+    """Let calls hold up the loop, one after another, until the test says so; return the fixture's function."""
+    monkeypatch.setattr(watchdog_app, "HELD_UP", 0.05)
+
+    @contextlib.contextmanager
+    def hold_up():
+        begun, release = threading.Event(), threading.Event()
+
+        async def waits(event, context):
+            waiting(begun, release)
+
+        with serving(waits) as server:
+            with ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(server.get)
+                begun.wait(DEADLINE)
+                yield
+                release.set()
+                assert answer.result(DEADLINE).status in (200, 204)
+
+    return hold_up
+
+
+def line_of(text):
+    """Return the number of the one line of this file that ends with `text`."""
+    (number,) = [number for number, line in enumerate(Path(__file__).read_text().splitlines(), 1) if line.endswith(text)]
+    return number
+
+
+def test_what_holds_up_the_loop_is_logged_once_a_place(hold_up, log):
+    for _ in range(2):
+        with hold_up():
+            wait_for(lambda: "holds up" in log.getvalue(), "a warning")
+    line = line_of("# here it " + "stands")
+    place = f"WARNING {__file__}:{line} holds up all async calls for over 0.05 s: release.wait(DEADLINE)  # here it stands\n"
+    assert log.getvalue().startswith(place)
+    assert log.getvalue().count("WARNING") == 1
+
+
+def test_task_that_a_call_has_left_is_seen_when_it_holds_up_the_next(monkeypatch, log):
+    begun, release, tasks = threading.Event(), threading.Event(), []
+
+    async def later():
+        while not watchdog_app.LOOP.rests:
+            await asyncio.sleep(0)
+        waiting(begun, release)
+
+    async def leaves(event, context):
+        if not tasks:
+            tasks.append(asyncio.create_task(later()))
+
+    monkeypatch.setattr(watchdog_app, "HELD_UP", 0.05)
+    with serving(leaves) as server:
+        server.get()
+        begun.wait(DEADLINE)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(server.get)
+            wait_for(lambda: "holds up" in log.getvalue(), "a warning")
+            release.set()
+            assert answer.result(DEADLINE).status == 204
+
+
+def test_call_that_waits_without_holding_up_the_loop_is_not_logged_and_the_watch_rests_after_it(monkeypatch, log):
+    monkeypatch.setattr(watchdog_app, "HELD_UP", 0.05)
+    looks = []
+
+    async def waits(event, context):
+        loop, soon = asyncio.get_running_loop(), asyncio.get_running_loop().call_soon_threadsafe
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *arguments: looks.append(arguments) or soon(*arguments))
+        while len(looks) < 3:
+            await asyncio.sleep(0.001)
+
+    with serving(waits) as server:
+        assert server.get().status == 204
+        wait_for(lambda: watchdog_app.LOOP.rests, "the rest of the watch")
+    assert "WARNING" not in log.getvalue()
+
+
+def test_hook_that_holds_up_the_loop_at_the_start_holds_up_nobody(monkeypatch, log):
+    monkeypatch.setattr(watchdog_app, "HELD_UP", 0.0)
+
+    async def startup(context):
+        assert watchdog_app.LOOP.rests and not watchdog_app.LOOP.calls
+
+    wait_for(lambda: watchdog_app.LOOP.rests, "the rest of the watch")
+    Application(Function(hello, startup=startup), Settings(), {}).startup()
+
+
+LIBRARY_FILE, PACKAGE_FILE = asyncio.__file__, "/home/app/.venv/lib/python3.13/site-packages/slow/client.py"
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        pytest.param(["/app/handler.py", LIBRARY_FILE], "/app/handler.py", id="in the standard library"),
+        pytest.param(["/app/handler.py", PACKAGE_FILE, LIBRARY_FILE], "/app/handler.py", id="in a package"),
+        pytest.param(["/app/handler.py", "/app/mod.py"], "/app/mod.py", id="in a module of the function"),
+        pytest.param([LIBRARY_FILE, PACKAGE_FILE, LIBRARY_FILE], PACKAGE_FILE, id="in a package's own task"),
+        pytest.param([LIBRARY_FILE, watchdog_app.__file__, "<frozen runpy>"], None, id="in the loop itself"),
+        pytest.param([], None, id="nowhere"),
+    ],
+)
+def test_place_that_is_named_is_the_functions_own_if_there_is_one(files, found):
+    frame = None
+    for file in files:
+        frame = SimpleNamespace(
+            f_back=frame, f_globals=vars(watchdog_app) if file == watchdog_app.__file__ else {}, f_code=SimpleNamespace(co_filename=file)
+        )
+    place = watchdog_app.function_frame(frame)
+    assert (place and place.f_code.co_filename) == found
