@@ -87,7 +87,7 @@ READ_AT_ONCE = 16  # further recv calls for one request, as long as each is full
 ACCEPT_AT_ONCE = 64  # connections accepted before others get their turn
 ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
 BODY_SHARE = 4  # of the memory that there is, for bodies by default: `event.body` is a second copy, and the function makes more
-HALF_CLOSED = 1.0  # seconds that a call which is awaited, or sends empty items only, may still take when its peer has ended its side
+HALF_CLOSED = 1.0  # seconds that a call may wait for a thread, for what it awaits, or for an item that is not empty, when its peer has ended its side
 PEER_LOOK = 0.1  # seconds between two looks at a peer that is sent empty items only, and nothing that could fail
 READY_SECONDS = 1.0  # that the answer of the function's `ready` stands, and that it may take
 MOMENT = 1.0  # seconds that a server alone still accepts after SIGTERM, for callers that do not know of it yet
@@ -703,7 +703,7 @@ class BodyMemory:
         if size > self.most:
             raise HTTPError(413)
         warn_once(f"bodies would hold more than body_memory={self.most} bytes: some are answered 503")
-        raise HTTPError(503, None, RETRY)
+        raise HTTPError(503)
 
     def give_back(self, size: int) -> None:
         """Count `size` bytes no more."""
@@ -1273,6 +1273,16 @@ def read_secret(path: str) -> str:
     return known[1]
 
 
+def time_limit(exec_timeout: float | None, x_timeout: str | None) -> float:
+    """Return how many seconds a call may take; of-watchdog ignores an X-Timeout that is malformed, or larger than its own."""
+    if exec_timeout is None:
+        return FOREVER
+    try:
+        return min(exec_timeout, go_duration(x_timeout or ""))
+    except ValueError:
+        return exec_timeout
+
+
 class Context:
     """Where and for how long a call runs.
 
@@ -1322,11 +1332,7 @@ class Context:
     def deadline(self) -> float | None:
         if self._exec_timeout is None:
             return None
-        try:  # of-watchdog ignores an X-Timeout that is malformed, or larger than its own
-            seconds = go_duration(self._environ.get("HTTP_X_TIMEOUT", ""))
-        except ValueError:
-            seconds = FOREVER
-        return self._started + min(seconds, self._exec_timeout)
+        return self._started + time_limit(self._exec_timeout, self._environ.get("HTTP_X_TIMEOUT"))
 
     def remaining(self) -> float | None:
         """Return the seconds left of this call's time, below 0 once it is over; None where there is no limit."""
@@ -2945,7 +2951,7 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 
     def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         line = status_line(error.status)
-        start_response(line, [*PLAIN, *error.headers])
+        start_response(line, PLAIN + RETRY if error.status == 503 else PLAIN[:])
         return [line[4:].encode("latin-1") + b"\n"]
 
     return application
@@ -3000,7 +3006,7 @@ class Connection:
         self.watched = 0  # what the selector watches it for, 0 for nothing; that goes on while a thread owns it: see _set_aside
         self.out: bytes | memoryview = b""  # what the kernel did not take yet
         self.behind: bytes | memoryview = b""  # what is to be sent after it
-        self.stage, self.since = "", 0.0  # what is being read, "head" or "body", and when it began
+        self.stage, self.since = "", 0.0  # "head" or "body" is being read, or "queue": it waits for a thread; and since when
         self.deadline = FOREVER
         self.closing = False  # no more requests; with nothing left to send: discard until the peer has gone
         self.aborted = False  # to be closed at once
@@ -3431,6 +3437,7 @@ class Server:
         with self.lock:
             handed_over = self._hand_over(connection)
             if not handed_over:
+                connection.stage, connection.since = "queue", self.clock()
                 connection.mask = 0
                 self.queue.append((connection, request))
         if handed_over:
@@ -3439,6 +3446,8 @@ class Server:
     def _own(self, connection: Connection, request: Request | None = None) -> None:
         """Without the lead: run the exchanges of `connection` until it waits for its peer, then give it to the selector."""
         try:
+            if request and connection.stage == "queue" and not self._is_wanted(connection, request):
+                request = None
             if connection.is_ready:
                 self._exchange(connection, None, self.clock())
             while request := request or connection.next_request():
@@ -3449,6 +3458,24 @@ class Server:
             self._settle(connection)
         except BaseException as error:
             self._failed(error, connection)
+
+    def _is_wanted(self, connection: Connection, request: Request) -> bool:
+        """Tell whether the caller of a call that waited in the queue is there; refuse the call if its time is over.
+
+        A caller that ended its side may be one that waits for its answer; but of-watchdog, too, closes so for a caller that has gone.
+        After HALF_CLOSED seconds the call is not run, and whoever is there can try again.
+        """
+        end = connection.end()
+        if end & LOST:
+            connection.aborted = True
+            return False
+        limit = time_limit(self.settings.exec_timeout, request.fields.get("HTTP_X_TIMEOUT"))
+        waited = self.clock() - connection.since
+        if waited >= limit:
+            warn_once("calls have waited for a thread until their time was over, and were not run: 503")
+        if waited >= (min(limit, HALF_CLOSED) if end else limit):
+            request.refusal = HTTPError(503)
+        return True
 
     def _exchange(self, connection: Connection, request: Request | None, began: float) -> float:
         """Run the application for one request, or go on with the exchange that awaits its result; return when that was done.

@@ -1,11 +1,12 @@
 """What a server does while all its threads are busy: it says how it is, and runs no call that nobody waits for any more."""
 
 import contextlib
+import socket
 import threading
 import time
 
 import pytest
-from conftest import call, read_answer, serving, serving_application, wait_for
+from conftest import RESET, call, read_answer, serving, serving_application, wait_for
 
 import watchdog_app
 
@@ -29,13 +30,13 @@ class Held:
 
 
 @contextlib.contextmanager
-def busy(threads=2, queued=1, raw=GET % b"/held", stream_request=False, ready=None, **settings):
+def busy(threads=2, queued=1, raw=GET % b"/held", stream_request=False, ready=None, clock=time.monotonic, **settings):
     """Serve with all threads in calls, and more calls in the queue; give the function, what serves it, and the queued callers."""
     held = Held()
     held.stream_request = stream_request
     function = watchdog_app.Function(held.handle, stream_request=stream_request, ready=ready)
     application = watchdog_app.Application(function, watchdog_app.Settings(**settings), {})
-    with serving_application(application, threads=str(threads), **settings) as served, contextlib.ExitStack() as stack:
+    with serving_application(application, clock, threads=str(threads), **settings) as served, contextlib.ExitStack() as stack:
         stack.callback(held.gate.set)
         socks = [stack.enter_context(served.connect()) for _ in range(threads + queued)]
         for count, sock in enumerate(socks, 1):
@@ -43,6 +44,15 @@ def busy(threads=2, queued=1, raw=GET % b"/held", stream_request=False, ready=No
             wait_for(lambda count=count: len(held.runs) + len(served.server.queue) == count, "a call that waits")
         assert len(held.runs) == threads
         yield held, served, socks[threads:]
+
+
+class Clock:
+    """A clock that a test moves on: the monitor needs one that runs."""
+
+    ahead = 0.0
+
+    def __call__(self):
+        return time.monotonic() + self.ahead
 
 
 # ---- health ----
@@ -159,3 +169,73 @@ def test_ready_without_a_thread_is_not_ready(asked, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refused)
         assert readiness.ask().result() is False
+
+
+# ---- the queue ----
+
+
+def reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    sock.close()
+
+
+def wait_in_queue(served, raw):
+    """Return the connection of one more call, when it waits for a thread."""
+    before = len(served.server.queue)
+    sock = served.connect()
+    sock.sendall(raw)
+    wait_for(lambda: len(served.server.queue) > before, "a call that waits")
+    return sock
+
+
+@pytest.mark.parametrize(("raw", "stream_request"), [(GET % b"/gone", False), (UPLOAD % b"/gone", True)], ids=["complete", "arriving"])
+def test_calls_of_callers_that_have_gone_are_not_run(raw, stream_request, log):
+    with busy(threads=1, queued=0) as (held, served, _):
+        served.server.streams = stream_request
+        for sock in [wait_in_queue(served, raw) for _ in range(5)]:
+            reset(sock)
+        with wait_in_queue(served, GET % b"/there") as there:
+            held.gate.set()
+            assert read_answer(there.recv(1000))[0].body == b"/there"
+        assert held.runs == ["/held", "/there"]
+        wait_for(lambda: len(served.server.connections) <= 1, "the end of their connections")
+    assert log.getvalue() == ""
+
+
+@pytest.mark.parametrize(("waited", "status"), [(0.0, 200), (1.1, 503)])
+def test_caller_that_has_ended_its_side_is_answered_and_its_call_is_not_run_late(waited, status, log):
+    clock = Clock()
+    with busy(threads=1, queued=0, clock=clock) as (held, served, _), wait_in_queue(served, GET % b"/half") as half:
+        half.shutdown(socket.SHUT_WR)
+        clock.ahead += waited
+        held.gate.set()
+        answer = read_answer(half.recv(1000))[0]
+        assert (answer.status, answer.header("Retry-After")) == (status, "1" if status == 503 else None)
+        assert held.runs == ["/held", "/half"][: 2 if status == 200 else 1]
+    assert log.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("exec_timeout", "fields", "waited", "status"),
+    [
+        pytest.param("10s", b"", 5.0, 200, id="within exec_timeout"),
+        pytest.param("10s", b"", 10.1, 503, id="beyond exec_timeout"),
+        pytest.param("10s", b"X-Timeout: 2s\r\n", 2.1, 503, id="beyond X-Timeout"),
+        pytest.param("10s", b"X-Timeout: 20s\r\n", 10.1, 503, id="a larger X-Timeout"),
+        pytest.param("10s", b"X-Timeout: soon\r\n", 5.0, 200, id="an X-Timeout that is none"),
+        pytest.param("0", b"X-Timeout: 2s\r\n", 100, 200, id="no limit"),
+    ],
+)
+def test_call_whose_time_is_over_before_it_starts_is_not_run(exec_timeout, fields, waited, status, log):
+    clock, raw = Clock(), b"GET /late HTTP/1.1\r\nHost: test\r\n%b\r\n" % fields
+    with busy(threads=1, queued=0, clock=clock, exec_timeout=exec_timeout) as (held, served, _), contextlib.ExitStack() as stack:
+        late = [stack.enter_context(wait_in_queue(served, raw)) for _ in range(2)]
+        clock.ahead += waited
+        held.gate.set()
+        answers = [read_answer(sock.recv(1000))[0] for sock in late]
+        assert [(answer.status, answer.header("Retry-After"), answer.closes) for answer in answers] == [
+            (status, "1" if status == 503 else None, False)
+        ] * 2
+        assert len(held.runs) == (1 if status == 503 else 3)
+    warning = "WARNING calls have waited for a thread until their time was over, and were not run: 503\n"
+    assert log.getvalue() == (warning if status == 503 else "")

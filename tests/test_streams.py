@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import threading
 import time
 from contextlib import contextmanager
@@ -158,6 +159,32 @@ def test_body_that_is_not_valid_is_refused_when_it_is_read(sent, status, log):
 def test_body_that_stops_arriving_is_a_408():
     with streaming(length, read_timeout="100ms") as served:
         assert read_answer(served.talk(HEAD + b"Content-Length: 10\r\n\r\n12345", half_close=False))[0].status == 408
+
+
+def test_body_that_arrives_too_slowly_is_a_408():
+    with streaming(length, read_timeout="200ms") as served, served.connect() as sock:
+        sock.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
+        sent = 0
+        while not select.select([sock], [], [], 0.05)[0]:  # each byte comes in time
+            sock.sendall(b"x")
+            sent += 1
+        assert read_answer(read_all(sock))[0].status == 408
+    assert 1 < sent < 100
+
+
+def test_sender_is_not_blamed_for_a_function_that_reads_slowly():
+    arrived = threading.Event()
+
+    def reads_late(event, context):
+        first = event.stream.read(1)
+        arrived.wait(10)
+        time.sleep(0.1)  # longer than read_timeout
+        return first + event.stream.read()
+
+    with streaming(reads_late, read_timeout="50ms") as served, served.connect() as sock:
+        sock.sendall(HEAD + CLOSE + b"Content-Length: 50001\r\n\r\n1")
+        threading.Thread(target=lambda: (sock.sendall(b"x" * 50_000), arrived.set())).start()
+        assert len(read_answer(read_all(sock))[0].body) == 50_001
 
 
 def test_sender_that_resets_the_connection_is_no_failure_of_the_function(log):
