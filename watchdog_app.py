@@ -2991,12 +2991,20 @@ def poll_for(fd: int, mask: int, seconds: float = 0.0) -> int:
     return sum(event for _, event in waiter.poll(min(seconds, LONGEST_POLL) * 1000))
 
 
+def acknowledged(sock: socket.socket) -> int:
+    """Return how many bytes the peer has acknowledged: tcpi_bytes_acked of the kernel's struct tcp_info, 0 where there is none."""
+    try:
+        return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[120:128], sys.byteorder)
+    except OSError:
+        return 0
+
+
 class Connection:
     """One socket: its reader, what is still to be sent, and until when it may wait for its peer."""
 
     __slots__ = (
         *("aborted", "behind", "closing", "deadline", "discarded", "exchange", "fd", "fresh", "is_ready", "mask", "out"),
-        *("patience", "peer", "reader", "since", "sock", "stage", "watched"),
+        *("patience", "peer", "reader", "since", "sock", "stage", "taken", "watched"),
     )
 
     def __init__(self, sock: socket.socket, peer: str, reader: RequestReader, patience: float) -> None:
@@ -3006,6 +3014,7 @@ class Connection:
         self.watched = 0  # what the selector watches it for, 0 for nothing; that goes on while a thread owns it: see _set_aside
         self.out: bytes | memoryview = b""  # what the kernel did not take yet
         self.behind: bytes | memoryview = b""  # what is to be sent after it
+        self.taken = 0  # bytes that the peer had acknowledged when it was looked at
         self.stage, self.since = "", 0.0  # "head" or "body" is being read, or "queue": it waits for a thread; and since when
         self.deadline = FOREVER
         self.closing = False  # no more requests; with nothing left to send: discard until the peer has gone
@@ -3076,11 +3085,17 @@ class Connection:
         if not self.out and self.behind:
             self.out, self.behind = memoryview(self.behind), b""
 
+    def has_taken(self) -> bool:
+        """Tell whether the peer has taken anything since the last look: the kernel reports room only when a third of its buffer is free."""
+        before, self.taken = self.taken, acknowledged(self.sock)
+        return self.taken > before
+
     def send_all(self, data: bytes) -> None:
         """Send all of it and wait for the peer where need be, at most `patience` seconds for each bit of progress."""
         self.send(data)
         while self.out:
-            if not poll_for(self.fd, select.POLLOUT, self.patience):
+            self.has_taken()
+            if not poll_for(self.fd, select.POLLOUT, self.patience) and not self.has_taken():
                 raise Disconnected
             self.send_rest()
 
@@ -3525,6 +3540,7 @@ class Server:
         if connection.aborted:
             return self._close(connection)
         if connection.out:
+            connection.has_taken()
             return self._watch(connection, OUT, now + self.settings.write_timeout)
         if connection.closing:
             return self._linger(connection, now)
@@ -3703,6 +3719,8 @@ class Server:
 
     def _expire(self, connection: Connection) -> None:
         """End a connection that waited too long: 408 where half a request is there."""
+        if connection.out and connection.has_taken():
+            return self._watch(connection, OUT, self.clock() + self.settings.write_timeout)
         request = None if connection.out or connection.exchange else connection.reader.give_up(408)
         if request is None:
             return self._close(connection)

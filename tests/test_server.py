@@ -711,13 +711,52 @@ def test_peer_that_takes_something_within_write_timeout_is_not_cut():
         assert read_answer(data + read_all(sock))[0].body == b"x" * LARGE
 
 
-def receive_until(sock, condition):
-    """Read as much as is needed for `condition` to come about."""
+def test_steady_reader_is_not_cut_though_the_kernel_reports_no_room():
+    with answering_a_slow_reader(lambda event, context: b"x" * LARGE if event.path == "/" else "x") as (clock, server, sock):
+        connection = connections(server)[0]
+        left = len(connection.out)
+        for _ in range(3):
+            taken = watchdog_app.acknowledged(connection.sock)
+            data = receive_until(sock, lambda taken=taken: watchdog_app.acknowledged(connection.sock) > taken, 1 << 15)
+            assert len(data) < LARGE // 8
+            clock.advance(server, 31)
+            assert server.get("/other").body == b"x", "the leader had a turn"
+            assert connection in connections(server) and len(connection.out) == left
+        clock.advance(server, 31)
+        wait_for(lambda: not connections(server), "the end of a peer that takes nothing any more")
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_steady_reader_of_a_stream_is_not_cut(reads, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
+        ours, _ = listener.accept()
+        with ours:
+            ours.setblocking(False)
+            connection = watchdog_app.Connection(ours, "", watchdog_app.RequestReader(10_000, 10_000), 0.05)
+            looks = []
+
+            def reports_no_room(fd, mask, seconds):
+                looks.append(len(connection.out))
+                if len(looks) > 3:
+                    raise StopIteration
+                if reads:
+                    taken = watchdog_app.acknowledged(ours)
+                    receive_until(peer, lambda: watchdog_app.acknowledged(ours) > taken, 1 << 15)
+                return 0
+
+            monkeypatch.setattr(watchdog_app, "poll_for", reports_no_room)
+            with pytest.raises(StopIteration if reads else watchdog_app.Disconnected):
+                connection.send_all(b"x" * LARGE)
+    assert len(looks) == (4 if reads else 1)
+
+
+def receive_until(sock, condition, most=1 << 20):
+    """Read as much as is needed for `condition` to come about, `most` bytes at a time."""
     data = bytearray()
     end = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < end
-        data += sock.recv(1 << 16)  # little, or the kernel takes all the rest for a reader so quick
+        data += sock.recv(most)
     return bytes(data)
 
 
