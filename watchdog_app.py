@@ -3787,6 +3787,11 @@ class Server:
             return False
         return all(connection.closing and not connection.out for connection in list(self.connections.values()))
 
+    def has_calls(self) -> bool:
+        """Tell whether a call is in flight."""
+        connections = list(self.connections.values())
+        return not all(connection.mask and not connection.out and (connection.closing or connection.is_idle()) for connection in connections)
+
     def stop(self) -> None:
         """End the threads that are not in a call."""
         self.stopped = True
@@ -3872,6 +3877,9 @@ HANG_UP = 1.0  # seconds after the end of stdin at which of-watchdog is taken fo
 HURRY = 0.5  # seconds that `shutdown` and exit handlers have where the process is to end at once
 TOGETHER = 0.25  # seconds within which a further signal is the same one: a signal to a process group comes directly and by of-watchdog
 PRELOAD_AFTER = 0.2  # seconds after the start, which this is not to delay
+HOLDS = 5  # requests that keep of-watchdog from its end; the newest may have come too late for it
+PATIENCE = 0.9  # part of write_timeout after which `shutdown` runs although a call is in flight: at its end of-watchdog gives that up
+LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
 LATE = 5.0  # seconds after the last moment at which of-watchdog, or an exit handler, should have come to an end
 
@@ -3917,6 +3925,12 @@ def is_cut_off(sock: socket.socket) -> bool:
     return not int.from_bytes(flags, sys.byteorder) & IFF_UP
 
 
+def watchdog_port(env: Mapping[str, str]) -> int:
+    """Return the port that of-watchdog listens on."""
+    text = env.get("port", "")
+    return int(text) if text.isdecimal() else 8080
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Bind and listen; raise SettingsError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -3936,6 +3950,60 @@ def let_signals_in() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
+class Hold:
+    """Requests that keep of-watchdog from its end, which as that of process 1 in a container would be the function's too, until that has shut down.
+
+    of-watchdog answers POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first (as Go's net/http does), and of that
+    one byte is missing. It waits for its callers when it has stopped to accept. Arguments: port, its own; function, whose end it is.
+    """
+
+    def __init__(self, port: int, function: Function) -> None:
+        self.port, self.function = port, function
+        self.socks: deque[socket.socket] = deque(maxlen=HOLDS)
+        self.refused_at = FOREVER
+
+    def calls_are_over(self, server: Server, now: float) -> bool:
+        """Look after the requests; tell whether of-watchdog accepts no more and the last call is over, or about to be given up."""
+        if self.refused_at == FOREVER:
+            if self.is_needed():
+                self.renew(now)
+            return False
+        patience = server.settings.write_timeout * PATIENCE
+        return now > self.refused_at + patience or not (self.has_callers() or server.has_calls())
+
+    def is_needed(self) -> bool:
+        """Tell whether the function has something to do at its end."""
+        import atexit
+
+        return self.function.shutdown is not None or atexit._ncallbacks() > 0
+
+    def renew(self, now: float) -> None:
+        """Send one more request, since each is given up after read_timeout; note when of-watchdog refuses it."""
+        try:
+            sock = socket.create_connection(("127.0.0.1", self.port), PARENT_LOOK)
+            sock.sendall(b"POST /_/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
+            self.socks.append(sock)
+        except ConnectionRefusedError:
+            self.refused_at = now if self.socks else FOREVER  # where it never accepted, the port is another's
+        except OSError:  # no descriptors, or a full backlog
+            pass
+
+    def has_callers(self) -> bool:
+        """Tell whether anybody else is connected to of-watchdog, which may not have handed on the call yet: `http_buffer_req_body`."""
+        own = {f"{LOOPBACK}:{sock.getsockname()[1]:04X}" for sock in self.socks}
+        return any(remote[-13:] not in own for table in ("tcp", "tcp6") for remote in connected_to(self.port, f"/proc/net/{table}"))
+
+
+def connected_to(port: int, table: str) -> list[str]:
+    """Return who is connected to a local port, each as the kernel's table has it: address and port in hexadecimal (proc_net_tcp.rst)."""
+    try:
+        with open(table) as lines:
+            rows = [line.split(None, 4)[1:4] for line in lines]
+    except OSError:  # no IPv6, or no /proc
+        return []
+    return [remote for local, remote, state in rows if local.endswith(f":{port:04X}") and state in ("01", "08")]  # ESTABLISHED, CLOSE_WAIT
+
+
 class Life:
     """From the first signal handler to the exit: when to stop, and how.
 
@@ -3947,7 +4015,8 @@ class Life:
         self.settings, self.supervised, self.lock, self.clock = settings, supervised, lock, clock
         self.server: Server | None = None
         self.signalled_at = self.orphaned_at = self.drain_at = self.leave_by = FOREVER
-        self.is_hurried, self.status = False, 0  # whether the main thread is not to wait for calls; how the process ends
+        self.is_done, self.status = False, 0  # whether the main thread waits for calls no longer; how the process ends
+        self.hold: Hold | None = None
 
     def take_signals(self) -> None:
         """Let a thread handle SIGTERM and SIGINT from now on, and what came before.
@@ -3988,8 +4057,8 @@ class Life:
             while self.clock() < self.leave_by:
                 for number in self.next_signals():
                     self.on_signal(number)
-                if self.supervised and self.signalled_at != FOREVER and is_cut_off(self.signals):
-                    self.hurry(1)
+                if self.supervised and self.signalled_at != FOREVER:
+                    self.look()
         except OSError as error:
             log("ERROR", f"the server cannot go on: the function has closed a descriptor that is not its own ({error})")
             leave_after(FAULT_PAUSE, 1)
@@ -4016,9 +4085,17 @@ class Life:
         if self.server:
             self.server.wake()
 
+    def look(self) -> None:
+        """While of-watchdog stops: let the process end where no call can come or go any more, or where the last one is over."""
+        if is_cut_off(self.signals):
+            self.hurry(1)
+        elif self.server and self.hold and not self.is_done and self.hold.calls_are_over(self.server, self.clock()):
+            self.is_done = True
+            self.server.wake()
+
     def hurry(self, status: int) -> None:
         """End the process without waiting for calls: by the main thread, with `shutdown` and exit handlers, or in a moment whatever that does."""
-        self.is_hurried, self.status = True, max(status, self.status)
+        self.is_done, self.status = True, max(status, self.status)
         self.leave_by = min(self.leave_by, self.clock() + HURRY)
         if self.server:
             self.server.wake()
@@ -4065,7 +4142,7 @@ class Life:
 
     def is_over(self, server: Server) -> bool:
         """Tell whether nothing is left to wait for."""
-        if server.fault or self.is_hurried or server.drained():
+        if server.fault or self.is_done or server.drained():
             return True
         if self.signalled_at == self.orphaned_at == FOREVER or not self.supervised:
             return False
@@ -4138,7 +4215,9 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
         start_up(application)
         if settings.ready_on == "startup":
             life.become_ready()
-        if not life.supervised:
+        if life.supervised:
+            life.hold = Hold(watchdog_port(env), application.function)
+        else:
             announce(listener)
         logged = RequestLog(application) if env.get(RELOADED) else application
         status = life.run(Server(listener, logged, settings))

@@ -302,7 +302,7 @@ class Process:
     """The module as a program, in a process of its own."""
 
     def __init__(self, popen: subprocess.Popen[bytes], port: int) -> None:
-        self.popen, self.port = popen, port
+        self.popen, self.pid, self.port = popen, popen.pid, port
 
     def end(self) -> tuple[int, str]:
         """Wait for the end; return the exit status and what it logged."""

@@ -3,15 +3,16 @@
     python tests/rolling_stops.py --stops 200
     python tests/rolling_stops.py --alone --stops 100
 
-Behind of-watchdog (`fwatchdog` where it is on PATH, else the stand-in), or alone. Callers send short calls, uploads, calls that sleep and
-streams, each on a connection of its own or on one that it keeps, and go on for a while after the signal. A call is lost when it got no right
-answer; only a connection that is refused is none, and ends its caller.
+Behind of-watchdog (`fwatchdog` where it is on PATH, else the stand-in; as process 1 where `unshare` is allowed), or alone. Callers send short
+calls, uploads, calls that sleep and streams, each on a connection of its own or on one that it keeps, and go on for a while after the signal. A
+call is lost when it got no right answer; only a connection that is refused is none, and ends its caller. At the end, `shutdown` must have run.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import random
 import signal
 import sys
@@ -23,11 +24,14 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from conftest import DEADLINE, Process, pause, process, wait_for
-from test_watchdog import REAL, Watchdog, behind
+from test_watchdog import HAS_PROCESS_1, PROCESS_1, REAL, Watchdog, behind
 
 AFTER = 0.3  # seconds for which the callers go on after the signal: both are to accept for longer
 FUNCTION = """
 import time
+
+def shutdown(context):
+    print("shut down")
 
 def handle(event, context):
     if event.path == "/sleep":
@@ -100,7 +104,8 @@ def running(folder: Path, alone: bool) -> Iterator[Process | Watchdog]:
             wait_for(program.answers, "an answer")
             yield program
     else:
-        with behind("real" if REAL else "stand-in", file, folder, healthcheck_interval="0.4s") as watchdog:
+        process_1 = PROCESS_1 if HAS_PROCESS_1 else ()
+        with behind("real" if REAL else "stand-in", file, folder, alone=process_1, healthcheck_interval="0.4s") as watchdog:
             yield watchdog
 
 
@@ -111,7 +116,7 @@ def stop_once(chance: random.Random, alone: bool, counts: Counter[str]) -> list[
         for caller in callers:
             caller.start()
         pause(chance.uniform(0.02, 0.5))
-        server.popen.send_signal(signal.SIGTERM)
+        os.kill(server.pid, signal.SIGTERM)
         for caller in callers:
             caller.signalled.set()
         pause(AFTER)
@@ -120,11 +125,12 @@ def stop_once(chance: random.Random, alone: bool, counts: Counter[str]) -> list[
         for caller in callers:
             caller.join(DEADLINE)
         status = server.popen.wait(DEADLINE)
+        shut_down = not (HAS_PROCESS_1 and isinstance(server, Watchdog)) or server.log.count("shut down") == 1  # else it ends later
     counts["calls"] += sum(caller.calls for caller in callers)
     counts["calls after the signal"] += sum(caller.after for caller in callers)
     lost = [text for caller in callers for text in caller.lost]
     lost += ["a call without an end" for caller in callers if caller.is_alive()]
-    return lost + [f"exit status {status}"] * (status != 0)
+    return lost + [f"exit status {status}"] * (status != 0) + ["shutdown did not run"] * (not shut_down)
 
 
 def main() -> int:

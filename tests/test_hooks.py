@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
 import pytest
-from conftest import call, connect_and_get, process, wait_for
-from test_watchdog import REAL, behind, kind  # noqa: F401 (a fixture)
+from conftest import DEADLINE, call, connect_and_get, free_port, process, read_all, read_answer, wait_for
+from test_watchdog import HAS_PROCESS_1, PROCESS_1, REAL, behind, connects, kind  # noqa: F401 (a fixture)
 
-from watchdog_app import Function
+from watchdog_app import Function, Hold, watchdog_port
 
 HOOKS = """
 import asyncio
@@ -149,3 +153,92 @@ def test_items_arrive_one_by_one_through_the_watchdog_when_the_caller_asks_for_t
         (tmp_path / "go").touch()
         assert response.read() == b"two"
         connection.close()
+
+
+LAST_WORDS = """
+import asyncio, atexit, os, time
+
+def handle(event, context):
+    print("called", flush=True)
+    while event.path == "/stuck" or not os.path.exists("{go}"):
+        time.sleep(0.01)
+    print("answered", flush=True)
+    return "x"
+
+{shutdown}
+atexit.register(print, "good bye")
+"""
+
+
+def in_flight(watchdog, path, number):
+    """Have so many calls in flight; return them."""
+    pool = ThreadPoolExecutor(number)
+    calls = [pool.submit(watchdog.call, "GET", path) for _ in range(number)]
+    wait_for(lambda: watchdog.log.count("called") == number, "the calls")
+    return calls
+
+
+@pytest.mark.skipif(not HAS_PROCESS_1, reason="this machine does not let us have a process 1 of our own")
+@pytest.mark.parametrize("env", [pytest.param({}, id="no limit"), pytest.param({"max_inflight": "3"}, id="as many calls as may be")])
+@pytest.mark.parametrize("hooks", [pytest.param(PLAIN, id="plain"), pytest.param(AWAITED, id="awaited")])
+def test_shutdown_and_exit_handlers_run_after_the_last_call_behind_process_1(kind, hooks, env, tmp_path):  # noqa: F811
+    source = LAST_WORDS.format(go=tmp_path / "go", shutdown=hooks["shutdown"])
+    with behind(kind, written(tmp_path, source), tmp_path, alone=PROCESS_1, healthcheck_interval="0.3s", **env) as watchdog:
+        calls = in_flight(watchdog, "/", 3)
+        os.kill(watchdog.pid, signal.SIGTERM)
+        wait_for(lambda: not connects(watchdog.port), "the end of the listener")
+        (tmp_path / "go").touch()
+        assert [call.result()[0] for call in calls] == [200] * 3
+        assert watchdog.popen.wait(DEADLINE) == 0
+        assert re.findall("answered|shut down|good bye", watchdog.log) == ["answered"] * 3 + ["shut down", "good bye"]
+
+
+@pytest.mark.skipif(not HAS_PROCESS_1, reason="this machine does not let us have a process 1 of our own")
+def test_shutdown_runs_behind_process_1_before_a_call_that_is_stuck_is_given_up(kind, tmp_path):  # noqa: F811
+    source = LAST_WORDS.format(go=tmp_path / "go", shutdown=PLAIN["shutdown"])
+    env = {"healthcheck_interval": "0.1s", "write_timeout": "2s"}
+    with behind(kind, written(tmp_path, source), tmp_path, alone=PROCESS_1, **env) as watchdog:
+        in_flight(watchdog, "/stuck", 1)
+        os.kill(watchdog.pid, signal.SIGTERM)
+        assert watchdog.popen.wait(DEADLINE) == 0
+        assert re.findall("shut down|good bye", watchdog.log) == ["shut down", "good bye"]
+
+
+@pytest.mark.skipif(not HAS_PROCESS_1, reason="this machine does not let us have a process 1 of our own")
+def test_call_that_process_1_has_not_handed_on_when_it_accepts_no_more_comes_before_shutdown(kind, tmp_path):  # noqa: F811
+    (tmp_path / "go").touch()
+    source = LAST_WORDS.format(go=tmp_path / "go", shutdown=PLAIN["shutdown"])
+    env = {"healthcheck_interval": "0.3s", "http_buffer_req_body": "true"}  # it reads the whole body first
+    with behind(kind, written(tmp_path, source), tmp_path, alone=PROCESS_1, **env) as watchdog:
+        with socket.create_connection(("127.0.0.1", watchdog.port), timeout=DEADLINE) as sock:
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 2\r\n\r\na")
+            os.kill(watchdog.pid, signal.SIGTERM)
+            wait_for(lambda: not connects(watchdog.port), "the end of the listener")
+            sock.sendall(b"b")
+            assert read_answer(read_all(sock))[0].status == 200
+        assert watchdog.popen.wait(DEADLINE) == 0
+        assert re.findall("answered|shut down", watchdog.log) == ["answered", "shut down"]
+
+
+@pytest.mark.parametrize(
+    ("shutdown", "handlers", "needed"),
+    [
+        pytest.param(None, 0, False, id="nothing"),
+        pytest.param(print, 0, True, id="shutdown"),
+        pytest.param(None, 1, True, id="exit handler"),
+    ],
+)
+def test_watchdog_is_held_where_the_function_has_something_to_do_at_its_end(shutdown, handlers, needed, monkeypatch):
+    monkeypatch.setattr("atexit._ncallbacks", lambda: handlers)
+    assert Hold(8080, Function(print, shutdown=shutdown)).is_needed() is needed
+
+
+def test_port_where_nobody_ever_listened_is_not_the_watchdogs():
+    hold = Hold(free_port(), Function(print, shutdown=print))
+    assert not hold.calls_are_over(None, 1.0)
+    assert hold.refused_at == float("inf")
+
+
+@pytest.mark.parametrize(("text", "port"), [("", 8080), ("9000", 9000), ("many", 8080)])
+def test_port_of_the_watchdog(text, port):
+    assert watchdog_port({"port": text} if text else {}) == port

@@ -18,6 +18,7 @@ from test_examples import EXAMPLES
 
 REAL = shutil.which("fwatchdog")
 PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")  # runs what follows as process 1, as an image does
+HAS_PROCESS_1 = bool(shutil.which("unshare")) and subprocess.run([*PROCESS_1, "true"], capture_output=True).returncode == 0
 STAND_IN = Path(__file__).parent / "watchdog_standin.py"
 
 

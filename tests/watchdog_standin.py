@@ -2,7 +2,8 @@
 
 It starts `fprocess` with a pipe as stdin, proxies each call to `upstream_url` with a chunked body, answers `/_/health` and `/_/ready` by the
 lock file, and at SIGTERM does what of-watchdog 0.11.6 does: signals the child, removes the lock file, goes on accepting for
-`healthcheck_interval`, then leaves with status 0 and the child without a parent. A child that ends with an error ends it at once.
+`healthcheck_interval`, waits at most `write_timeout` for its callers, then leaves with status 0 and the child without a parent, if it is not
+process 1. A child that ends with an error ends it at once.
 """
 
 import http.client
@@ -22,10 +23,15 @@ LONGEST_LINE = 64 * 1024
 LOCK = os.path.join(os.environ.get("TMPDIR", "/tmp"), ".lock")
 
 
+def seconds(name):
+    return float(os.environ.get(name, "30s").removesuffix("s"))
+
+
 class Proxy(BaseHTTPRequestHandler):
     """One connection of a caller."""
 
     protocol_version = "HTTP/1.1"
+    timeout = seconds("read_timeout")
 
     def answer(self, status, headers=(), body=b""):
         self.send_response(status)
@@ -41,9 +47,9 @@ class Proxy(BaseHTTPRequestHandler):
         IN_FLIGHT.discard(self.connection)
 
     def proxied(self):
-        if self.path in ("/_/health", "/_/ready"):
-            return self.answer(200 if os.path.exists(LOCK) else 503)
         body = self.read_body()
+        if self.path in ("/_/health", "/_/ready"):  # Go's net/http, too, reads the body before it answers
+            return self.answer(405 if self.command != "GET" else 200 if os.path.exists(LOCK) else 503)
         upstream = http.client.HTTPConnection(UPSTREAM, timeout=60)
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -121,12 +127,12 @@ def main():
     threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
     while not stopped:
         time.sleep(0.01)
-    time.sleep(float(os.environ.get("healthcheck_interval", "30s").removesuffix("s")))
+    time.sleep(seconds("healthcheck_interval"))
     listener.shutdown()
     while select.select([listener], [], [], 0)[0]:
         listener.handle_request()
     listener.server_close()
-    end = time.monotonic() + 30
+    end = time.monotonic() + seconds("write_timeout")
     while IN_FLIGHT and time.monotonic() < end:
         time.sleep(0.01)
     sys.stdout.flush()
