@@ -703,7 +703,7 @@ class BodyMemory:
         if size > self.most:
             raise HTTPError(413)
         warn_once(f"bodies would hold more than body_memory={self.most} bytes: some are answered 503")
-        raise HTTPError(503)
+        raise HTTPError(503, None, RETRY)
 
     def give_back(self, size: int) -> None:
         """Count `size` bytes no more."""
