@@ -57,5 +57,7 @@ ENV mode=http upstream_url=http://127.0.0.1:5000 suppress_lock=true fprocess="py
 # After SIGTERM calls are accepted for 5 s, within the 10 s that `docker stop` waits; lines of any length are logged
 ENV healthcheck_interval=5s exec_timeout=30s read_timeout=30s write_timeout=30s log_buffer_size=-1
 EXPOSE 8080
+# Writable under a read-only root too, where nothing else is mounted: the lock file, by which probes tell that the function is ready, is there
+VOLUME /tmp
 HEALTHCHECK --interval=5s --timeout=3s CMD ["fwatchdog", "-run-healthcheck"]
 CMD ["fwatchdog"]

@@ -3890,11 +3890,12 @@ def lock_path(env: Mapping[str, str]) -> str:
 
 
 def write_lock(path: str) -> None:
-    """Write the lock file; raise SettingsError where that cannot be."""
+    """Write the lock file; warn where that cannot be: calls are answered all the same, probes are not."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
     except OSError as error:
-        raise SettingsError(f"cannot write the lock file {path}: {error.strerror}; mount a writable /tmp or set TMPDIR") from None
+        reason = f"cannot write the lock file {path}: {error.strerror}"
+        log("WARNING", f"{reason}; of-watchdog's /_/health and /_/ready say 503 until a writable /tmp is mounted or TMPDIR is set")
 
 
 def remove_lock(path: str) -> None:
@@ -4207,6 +4208,8 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
     lock = lock_path(env) if settings.suppress_lock else None
     life = Life(settings, is_supervised(env), lock)
     life.take_signals()
+    if life.supervised and not settings.healthcheck_interval:
+        log("WARNING", "healthcheck_interval=0s lets of-watchdog accept calls for ever after SIGTERM, until it is killed: it takes 1ms or more")
     os.register_at_fork(after_in_child=listener.close)
     try:
         if settings.ready_on == "listen":

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def running(image, *flags, ready=True):
             wait_for(container.answers, "readiness")
         yield container
     finally:
-        run("docker", "rm", "-f", name)
+        run("docker", "rm", "-f", "-v", name)
 
 
 @pytest.mark.parametrize("user", [(), ("--user", "12000"), ("--user", "1000620000:0")], ids=["default user", "uid 12000", "random uid with gid 0"])
@@ -152,9 +153,37 @@ def test_default_user_is_not_root(image):
     assert run("docker", "inspect", "-f", "{{.Config.User}}", image).stdout.strip() == "12000:12000"
 
 
-def test_health_check_turns_healthy(image):
-    with running(image) as container:
+@pytest.mark.parametrize("flags", [(), ("--read-only",)], ids=["writable", "read-only root without a tmpfs, as faas-cli local-run has it"])
+def test_health_check_turns_healthy(image, flags):
+    with running(image, *flags) as container:
         wait_for(lambda: container.state()["Health"]["Status"] == "healthy", "the health", 20)
+
+
+LAST_WORDS = """
+import atexit, time
+
+def handle(event, context):
+    print("called", flush=True)
+    time.sleep(6)  # longer than of-watchdog accepts
+    print("answered", flush=True)
+    return "x"
+
+def shutdown(context):
+    print("shut down")
+
+atexit.register(print, "good bye")
+"""
+
+
+def test_docker_stop_with_calls_in_flight_answers_them_and_then_runs_shutdown_and_exit_handlers(image, tmp_path):
+    (tmp_path / "handler.py").write_text(LAST_WORDS)
+    with running(image, *HARDENED, "--volume", f"{tmp_path}/handler.py:/home/app/handler/handler.py:ro") as container, ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(container.call) for _ in range(3)]
+        wait_for(lambda: container.log().count("called") == 3, "the calls")
+        assert run("docker", "stop", container.name).returncode == 0
+        assert [call.result() for call in calls] == [(200, b"x")] * 3
+        assert re.findall("answered|shut down|good bye", container.log()) == ["answered"] * 3 + ["shut down", "good bye"]
+        assert container.state()["ExitCode"] == 0
 
 
 def test_docker_stop_under_load_loses_no_call_and_exits_0(image):

@@ -280,3 +280,21 @@ def test_signal_to_the_whole_process_group_loses_no_call(kind, tmp_path):
         watchdog.begin_stop()
         assert watchdog.call()[2] == b"x"
         assert watchdog.popen.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize(("interval", "warnings"), [("0s", 1), ("0", 1), ("0.1s", 0)])
+def test_healthcheck_interval_with_which_the_watchdog_never_stops_is_one_warning(kind, interval, warnings, tmp_path):
+    function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
+    with behind(kind, function, tmp_path, healthcheck_interval=interval) as watchdog:
+        assert watchdog.call()[2] == b"x"
+        assert watchdog.log.count("WARNING healthcheck_interval=0s lets of-watchdog accept calls for ever") == warnings
+
+
+def test_lock_file_that_cannot_be_written_stops_no_call(kind, tmp_path):
+    function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
+    with behind(kind, function, tmp_path, wait=False, TMPDIR=str(tmp_path / "missing")) as watchdog:
+        wait_for(lambda: connects(watchdog.port), "the watchdog's port")
+        wait_for(lambda: "WARNING cannot write the lock file" in watchdog.log, "the warning")
+        assert watchdog.call()[2] == b"x"
+        assert watchdog.call(target="/_/health")[0] == 503
+        assert watchdog.stop() == 0
