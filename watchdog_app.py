@@ -4027,7 +4027,8 @@ class Life:
         """
         self.signals, writer = socket.socketpair()
         writer.setblocking(False)
-        signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+        self.wakeup = writer.detach()
+        signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.leave_to_thread)
         _thread.start_new_thread(self.attend, ())
@@ -4036,6 +4037,14 @@ class Life:
 
     def leave_to_thread(self, number: int, frame: object) -> None:
         """Do nothing about a signal: `attend` does."""
+
+    def check_signals(self) -> None:
+        """Warn where the function handles a signal itself; what an event loop of its own may have taken, `attend` needs."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != self.leave_to_thread:
+                lost = "calls in flight are lost, and `shutdown` is not called, if its handler ends the process"
+                log("WARNING", f"the function handles {number.name} itself: {lost}; use shutdown(context), which is called after the last call")
+        signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
 
     def in_child(self) -> None:
         """In a process that the function has forked: leave the signals, and what the server holds, to the parent."""
@@ -4216,6 +4225,7 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
             life.become_ready()
         application = Application(import_function(target), settings, env)
         start_up(application)
+        life.check_signals()
         if settings.ready_on == "startup":
             life.become_ready()
         if life.supervised:

@@ -13,7 +13,7 @@ import pytest
 from conftest import DEADLINE, call, connect_and_get, free_port, process, read_all, read_answer, wait_for
 from test_watchdog import HAS_PROCESS_1, PROCESS_1, REAL, behind, connects, kind  # noqa: F401 (a fixture)
 
-from watchdog_app import Function, Hold, watchdog_port
+from watchdog_app import Function, Hold, connected_to, watchdog_port
 
 HOOKS = """
 import asyncio
@@ -237,6 +237,20 @@ def test_port_where_nobody_ever_listened_is_not_the_watchdogs():
     hold = Hold(free_port(), Function(print, shutdown=print))
     assert not hold.calls_are_over(None, 1.0)
     assert hold.refused_at == float("inf")
+
+
+def test_watchdog_that_takes_no_connection_now_is_asked_again(monkeypatch):
+    def fail(*arguments):
+        raise TimeoutError
+
+    hold = Hold(free_port(), Function(print, shutdown=print))
+    monkeypatch.setattr("socket.create_connection", fail)
+    assert not hold.calls_are_over(None, 1.0)
+    assert hold.refused_at == float("inf")
+
+
+def test_callers_are_not_seen_without_the_kernels_table(tmp_path):
+    assert connected_to(8080, str(tmp_path / "none")) == []
 
 
 @pytest.mark.parametrize(("text", "port"), [("", 8080), ("9000", 9000), ("many", 8080)])

@@ -446,6 +446,44 @@ def test_function_that_closes_the_way_of_signals_ends_the_program_with_status_1(
     assert "ERROR the server cannot go on: the function has closed" in log
 
 
+OWN_SIGNAL = """
+import signal, time
+
+def own(number, frame):
+    print("own handler", flush=True)
+
+{imported}
+def startup(context):
+    {started}
+
+def handle(event, context):
+    print("called", flush=True)
+    time.sleep(0.3)
+    return "x"
+"""
+
+
+@pytest.mark.parametrize(
+    ("imported", "started", "number"),
+    [
+        pytest.param("signal.signal(signal.SIGTERM, own)", "pass", signal.SIGTERM, id="import"),
+        pytest.param("", "signal.signal(signal.SIGINT, own)", signal.SIGINT, id="startup"),
+        pytest.param("signal.set_wakeup_fd(-1)", "pass", None, id="way of the signals alone"),
+    ],
+)
+def test_signal_that_the_function_handles_is_one_warning_and_calls_are_finished(imported, started, number, function):
+    with process(function(OWN_SIGNAL.format(imported=imported, started=started))) as program:
+        with wait_for(lambda: connected(program.port), "the listener") as sock:
+            sock.sendall(GET)
+            assert program.popen.stdout.readline() == b"called\n"
+            program.popen.send_signal(number or signal.SIGTERM)
+            assert read_answer(read_all(sock))[0].body == b"x"
+        out, log = program.popen.communicate(timeout=DEADLINE)
+    assert (program.popen.returncode, out) == (0, b"own handler\n" if number else b"")
+    warning = b"WARNING the function handles %s itself: calls in flight are lost" % (number.name.encode() if number else b"")
+    assert (log.count(warning), log.count(b"WARNING")) == (bool(number), bool(number))
+
+
 @pytest.mark.parametrize("missing", [None, "fcntl"])
 def test_network_that_is_up_or_cannot_be_looked_at_is_not_called_lost(missing, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None) if missing else None
