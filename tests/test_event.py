@@ -111,6 +111,16 @@ def test_text_takes_time_linear_in_the_body_whatever_its_charset(charset):
     assert time.process_time() - began < 3.0  # 3 MB: 20 to 500 ms; punycode and idna take minutes
 
 
+@pytest.mark.parametrize("charset", [*(f"iso-8859-{part}" for part in (3, 6, 7, 8, 11)), *(f"cp125{number}" for number in (0, 2, 3, 5, 7, 8))])
+def test_bad_bytes_are_replaced_in_little_time(charset):
+    (bad, *_) = [byte for byte in range(256) if bytes([byte]).decode(charset, "replace") == "\ufffd"]
+    body = bytes([bad]) * 10_000_000
+    event = posted(body, f"text/plain; charset={charset}")
+    began = time.process_time()
+    assert event.text == "\ufffd" * len(body)
+    assert time.process_time() - began < 0.5  # 0.05 s; by the codec itself 1 s and more
+
+
 def test_names_of_charsets_that_a_caller_makes_up_are_not_kept():
     posted(b"x", "text/plain; charset=latin-2").text
     before = len(encodings._cache)
