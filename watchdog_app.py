@@ -2330,6 +2330,8 @@ def shorten_messages(formatted: Any) -> None:
     exceptions = [formatted]
     for exception in exceptions:
         exception._str = shortened(exception._str, LOG_LINE)
+        if isinstance(exception.__notes__, list):
+            exception.__notes__ = [shortened(note, LOG_LINE) if isinstance(note, str) else note for note in exception.__notes__]
         if len(getattr(exception, "text", None) or "") > LOG_LINE:  # the line of a SyntaxError
             exception.text = None
         exceptions += filter(None, (exception.__cause__, exception.__context__, *(exception.exceptions or ())))

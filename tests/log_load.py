@@ -3,7 +3,7 @@
     python tests/log_load.py --megabytes 1 10 100
 
 The server is a process of its own, and `cat` reads its output. Each way of the function to log, and each length of a line, is a row:
-what it logs a second, and how long the others wait: the median, 99 of 100, and the longest.
+what it logs a second, and how long the others wait: the median, 99 of 100, and the longest. Records are cut, so their rate says little.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def handle(event, context):
     if key not in TEXTS:  # made before it is measured
         line = letter * (key[1] // len(letter.encode())) + "\\n"
         TEXTS.clear()
-        TEXTS[key] = line * (key[0] // len(line.encode()))
+        TEXTS[key] = line * max(key[0] // len(line.encode()), 1)
     text = TEXTS[key]
     if event.path == "/print":
         print(text)
@@ -103,7 +103,7 @@ def measure(server: Process, way: str, size: int, length: int, letter: str = "é
             thread = threading.Thread(target=log, args=(loud,))
             thread.start()
             waits = []
-            while thread.is_alive():
+            while not waits or thread.is_alive():
                 began = time.monotonic()
                 exchange(other, GET)
                 waits.append(time.monotonic() - began)

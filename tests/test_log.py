@@ -319,6 +319,12 @@ def raised_in_a_group(text):
         raise ExceptionGroup("group", [KeyError("second"), ValueError(text)]) from None
 
 
+def raised_with_a_note(text):
+    error = ValueError("noted")
+    error.add_note(text)
+    raise error
+
+
 def raised_with_a_cause(text):
     try:
         raise ValueError(text)
@@ -333,6 +339,7 @@ def raised_with_a_cause(text):
         pytest.param(lambda text: failing(text)(None, None), id="message"),
         pytest.param(raised_with_a_cause, id="message of its cause"),
         pytest.param(raised_in_a_group, id="message in a group"),
+        pytest.param(raised_with_a_note, id="note"),
         pytest.param(lambda text: compile(f"a b {text!r}", "sent.py", "exec"), id="line of a SyntaxError"),
     ],
 )
