@@ -477,11 +477,12 @@ def test_thread_that_fails_is_one_record_with_the_call_that_started_it(source, i
 
 def test_thread_that_lives_on_holds_nothing_of_its_call(program):
     _, err = program(
-        "import gc, sys, threading\nSTOP = threading.Event()\ndef handle(event, context):\n"
-        "    threading.Thread(target=STOP.wait, daemon=True).start()\n    threading.Timer(0.0, look, (type(context),)).start()\n"
+        "import gc, sys, threading\nSTOP, LOOKS = threading.Event(), []\ndef handle(event, context):\n"
+        "    threading.Thread(target=STOP.wait, daemon=True).start()\n"
+        "    LOOKS.append(threading.Timer(0.0, look, (type(context),)))\n    LOOKS[-1].start()\n"
         "def look(kind):\n    while any(type(one) is kind and 'wsgi.input' in one._environ for one in gc.get_objects()):\n        pass\n"
         "    print('gone', file=sys.stderr)\n"
-        "def shutdown(context):\n    threading.enumerate()[-1].join(5)\n"
+        "def shutdown(context):\n    LOOKS[0].join(5)\n"
     )
     assert "gone" in err
 
