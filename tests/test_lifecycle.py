@@ -258,10 +258,19 @@ def test_a_signal_alone_finishes_the_call_in_flight(signals, function, gate, wit
             for together in signals:
                 send_at_once(program.popen, together)
                 signalled()
+            wait_for(lambda: refuses(program.port), "the end of the listener")
             gate.open()
             answer = read_answer(read_all(sock))[0]
         assert (answer.body, answer.closes) == (b"done", True)
         assert program.end()[0] == 0
+
+
+def refuses(port):
+    try:
+        connect(port).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def send_at_once(popen, numbers):
@@ -278,10 +287,16 @@ def test_connection_made_after_sigterm_is_served_and_closed(function, with_lock)
         wait_for(program.answers, "an answer")
         program.popen.send_signal(signal.SIGTERM)
         signalled()
-        with connect(program.port) as sock:
-            answer = ask(sock)
-            assert (answer.body, answer.closes) == (b"x", True)
+        wait_for(lambda: closing_answer(program), "an answer that closes its connection")
         assert program.end()[0] == 0
+
+
+def closing_answer(program):
+    """Make one call; tell whether its answer closes the connection, as those do once the signal has been handled to its end."""
+    with connect(program.port) as sock:
+        answer = ask(sock)
+        assert answer.body == b"x"
+        return answer.closes and sock.recv(1) == b""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
