@@ -1211,7 +1211,7 @@ class Event:
 
     @lazy
     def text(self) -> str:
-        return self._content.decode(charset_of(self.environ.get("CONTENT_TYPE", "")), "replace")
+        return decoded(self._content, charset_of(self.environ.get("CONTENT_TYPE", "")))
 
     @lazy
     def stream(self) -> BinaryIO:
