@@ -45,16 +45,23 @@ if __name__ == "__main__":  # before the imports that take time: SIGTERM would e
 import _thread
 import os
 import re
-import select
 import socket
 import sys
 import threading
-import time
+
+# By name, which no function can replace at its import: gevent and eventlet do so with what these modules hold, and delete epoll and poll
+from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar, copy_context
 from io import BufferedIOBase, BufferedReader, BytesIO, RawIOBase, TextIOWrapper
+from os import write as os_write
+from select import EPOLLHUP, EPOLLIN, EPOLLOUT, PIPE_BUF, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, epoll, poll, select
+from threading import Lock, RLock
+from time import gmtime, monotonic, perf_counter, sleep, strftime, time
 from wsgiref.handlers import BaseHandler, format_date_time
+
+Socket = socket.socket
 
 TYPE_CHECKING = False  # typing costs 5 to 20 ms at start; type checkers take this name for true
 if TYPE_CHECKING:
@@ -692,7 +699,7 @@ class BodyMemory:
     """What the bodies of all connections hold, `held` bytes of at most `most`."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.held, self.lock = most, 0, _thread.allocate_lock()
+        self.most, self.held, self.lock = most, 0, RLock()
 
     def take(self, size: int) -> None:
         """Count `size` bytes more; raise HTTPError where they do not fit: 413 for what never will, else 503."""
@@ -1310,7 +1317,7 @@ class Context:
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
-        self._started = time.monotonic() if self._exec_timeout else 0.0
+        self._started = monotonic() if self._exec_timeout else 0.0
 
     @classmethod
     def of(cls, env: Mapping[str, str], settings: Settings) -> type[Context]:
@@ -1345,7 +1352,7 @@ class Context:
 
     def remaining(self) -> float | None:
         """Return the seconds left of this call's time, below 0 once it is over; None where there is no limit."""
-        return None if self.deadline is None else float(self.deadline - time.monotonic())
+        return None if self.deadline is None else float(self.deadline - monotonic())
 
     @property
     def cancelled(self) -> bool:
@@ -1645,10 +1652,21 @@ class Stream:
             close()
 
 
+UNPATCHED = type(sys)("_thread")  # a copy: two calls may import at once, and the import system locks with what that module holds
+vars(UNPATCHED).update(vars(_thread))
+GREEN = "the function has replaced Python's locks, as gevent and eventlet do: a call that waits for one that another call holds may hang"
+GREEN += "; gevent.monkey.patch_all(thread=False, queue=False) and eventlet.monkey_patch(thread=False) leave them alone"
+
+
 def start_thread(work: Callable[[Any], object], argument: object, name: str) -> None:
-    """Start a daemon thread."""
+    """Start a daemon thread of the system; a patched `threading` would make a greenlet of the caller's thread instead."""
     standard_error()  # threading asks for it
-    threading.Thread(target=work, args=(argument,), name=name, daemon=True).start()
+    if threading.get_ident is get_ident:
+        threading.Thread(target=work, args=(argument,), name=name, daemon=True).start()
+    else:
+        warn_once(GREEN)
+        vars(sys.modules["_frozen_importlib"])["_thread"] = UNPATCHED  # as eventlet leaves it, and gevent does not
+        start_new_thread(work, (argument,))
 
 
 class Ready:
@@ -1679,7 +1697,7 @@ class Ready:
     def wait(self) -> None:
         """Wait until it is there."""
         if not self.is_there:
-            lock = threading.Lock()
+            lock = Lock()
             lock.acquire()
             self.when(lock.release)
             lock.acquire()
@@ -1708,25 +1726,28 @@ class Loop:
     """An asyncio event loop in a thread of its own, started with the first coroutine; asyncio is not imported before."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.loop: Any = None
         self.forked = False  # whether this process is a child that the function has forked
         self.jobs = Inbox(lambda: self.loop.call_soon_threadsafe(self._run_jobs))
         self.calls: set[Job] = set()  # what is awaited for a call; as long as there is one, the loop is watched
-        self.alarm, self.rests = threading.Lock(), True  # what the watch rests on; whether it does
+        self.alarm, self.rests = Lock(), True  # what the watch rests on; whether it does
         self.alarm.acquire()
 
     def start(self) -> None:
         """Start it, unless it runs."""
         with self.lock:
             if self.loop is None:
-                from asyncio import new_event_loop  # 70 ms
+                made: list[Any] = [Lock()]
+                made[0].acquire()
+                start_thread(self._run, made, "async")
+                made[0].acquire()
+                if isinstance(made[-1], Exception):
+                    raise made[-1]
+                self.loop = made[-1]
 
-                loop = new_event_loop()
-                start_thread(self._run, loop, "async")
-                self.loop = loop
                 try:
-                    start_thread(self._watch, loop, "async watch")
+                    start_thread(self._watch, self.loop, "async watch")
                 except RuntimeError:  # the system allows no more threads: then it is not watched
                     pass
 
@@ -1748,16 +1769,25 @@ class Loop:
                 self.alarm.acquire()
             self.rests = False
             while self.calls:
-                sign = threading.Lock()
+                sign = Lock()
                 sign.acquire()
                 loop.call_soon_threadsafe(sign.release)
                 if not sign.acquire(timeout=HELD_UP):
                     warn_of_hold_up(sys._current_frames().get(self.thread))
                     sign.acquire()
-                time.sleep(HELD_UP)
+                sleep(HELD_UP)
 
-    def _run(self, loop: Any) -> None:
-        self.thread = threading.get_ident()
+    def _run(self, made: list[Any]) -> None:
+        self.thread = get_ident()
+        try:
+            from asyncio import new_event_loop  # 70 ms
+
+            loop = new_event_loop()  # in its own thread: gevent's selector works in no other than the one that makes it
+            made.append(loop)
+        except Exception as error:
+            return made.append(error)
+        finally:
+            made[0].release()
         while not self.forked:
             try:
                 loop.run_forever()
@@ -2089,8 +2119,8 @@ def json_record(level: str, text: str, trace: str, call_id: str, logger: str) ->
     """Make a record of one JSON object in one line; what would make it longer than a line may be is cut, visibly."""
     from json import dumps
 
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+    now = time()
+    stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
     fields = {"time": stamp, "level": level, "message": text, "call_id": call_id, "logger": logger, "traceback": trace}
     length = LOG_LINE
     while len(line := dumps({name: shortened(value, length) for name, value in fields.items() if value})) >= LOG_LINE:
@@ -2146,7 +2176,7 @@ class Output(BufferedIOBase):
         os.register_at_fork(after_in_child=self.renew_lock)  # the thread that holds it is not there in the child
 
     def renew_lock(self) -> None:
-        self.lock = threading.RLock()  # a signal handler may print while the code that it interrupts does
+        self.lock = RLock()  # a signal handler may print while the code that it interrupts does
 
     def writable(self) -> bool:
         return True
@@ -2180,8 +2210,8 @@ class Output(BufferedIOBase):
         """Write `data`, and wait for a reader unless one is missing already; return how many bytes were not taken."""
         rest = memoryview(data)
         try:
-            while rest and select.select((), (self.fd,), (), 0 if self.lost else LOG_PATIENCE)[1]:
-                rest = rest[os.write(self.fd, rest[: select.PIPE_BUF]) :]  # so much never blocks a pipe that has room
+            while rest and select((), (self.fd,), (), 0 if self.lost else LOG_PATIENCE)[1]:
+                rest = rest[os_write(self.fd, rest[:PIPE_BUF]) :]  # so much never blocks a pipe that has room
         except (OSError, ValueError):  # a broken pipe, a full disk, a closed descriptor
             pass
         return len(rest)
@@ -2232,6 +2262,10 @@ def set_up_logging(logging: Any) -> None:
     """
 
     class LastResort(logging.Handler):  # type: ignore[misc]
+        def createLock(self) -> None:  # noqa: N802 (logging's name)
+            super().createLock()
+            self.lock = RLock()  # calls in several threads wait for it, which gevent's is not made for
+
         def emit(self, record: Any) -> None:
             try:
                 error = record.exc_info and record.exc_info[1]
@@ -2384,7 +2418,7 @@ class Readiness:
     """
 
     def __init__(self, is_ready: Callable[[], bool]) -> None:
-        self.is_ready, self.lock = is_ready, threading.Lock()
+        self.is_ready, self.lock = is_ready, Lock()
         self.answer, self.until = False, 0.0  # the last one, and until when it stands
         self.waiting: list[Probe] = []  # for the answer of a function that is being asked
 
@@ -2392,7 +2426,7 @@ class Readiness:
         """Return a probe that has the answer, or gets it within READY_SECONDS."""
         probe = Probe()
         with self.lock:
-            stands = time.monotonic() < self.until
+            stands = monotonic() < self.until
             begins = not (stands or self.waiting)
             if not stands:
                 self.waiting.append(probe)
@@ -2403,29 +2437,30 @@ class Readiness:
         return probe
 
     def _begin(self) -> None:
-        done = threading.Event()
+        done = Lock()  # released when the function has answered
+        done.acquire()
         try:
             for run in (self._run, self._give_up):
-                threading.Thread(target=run, args=(done,), name="ready", daemon=True).start()
+                start_thread(run, done, "ready")
         except RuntimeError:  # the system allows no more threads
             self._say(False, READY_SECONDS)
 
-    def _run(self, done: threading.Event) -> None:
+    def _run(self, done: Lock) -> None:
         answer = self.is_ready()
-        done.set()
+        done.release()
         self._say(answer, READY_SECONDS)
 
-    def _give_up(self, done: threading.Event) -> None:
-        if done.wait(READY_SECONDS):
+    def _give_up(self, done: Lock) -> None:
+        if done.acquire(timeout=READY_SECONDS):
             return
         warn_once(f"ready has taken more than {READY_SECONDS:g} s: /_/ready says 503 until it returns")
         self._say(False, FOREVER)
-        if done.is_set():  # it has returned in this moment: it is asked again
+        if not done.locked():  # it has returned in this moment: it is asked again
             self.until = 0.0
 
     def _say(self, answer: bool, seconds: float) -> None:
         with self.lock:
-            self.answer, self.until = answer, time.monotonic() + seconds
+            self.answer, self.until = answer, monotonic() + seconds
             waiting, self.waiting = self.waiting, []
         for probe in waiting:
             probe.say(answer)
@@ -2705,7 +2740,7 @@ def status_bytes(status: str) -> tuple[bytes, bool]:
 class DateLines:
     """The Date and Server lines of a response, made once a second."""
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float] = time) -> None:
         self.now, self.second, self.lines = now, -1, b""
 
     def fields(self) -> bytes:
@@ -2980,13 +3015,19 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 # gives it to a thread that is there: it is never lost. One thread more than may block is kept for it, and where none is parked to take it,
 # nor can be started, the leader runs no call but queues it. All that changes hands does so under `lock`; the rest is its owner's.
 
-IN, OUT = select.EPOLLIN, select.EPOLLOUT
-END, LOST = select.POLLRDHUP, select.POLLHUP | select.POLLERR | select.POLLNVAL  # the peer's side alone; both
+IN, OUT = EPOLLIN, EPOLLOUT
+END, LOST = POLLRDHUP, POLLHUP | POLLERR | POLLNVAL  # the peer's side alone; both
 RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger {1, 0}; the struct module costs 1 ms at start
 STDERR = 2  # the last of the standard descriptors
 
 
-def off_standard(sock: socket.socket) -> socket.socket:
+def accept(listener: Socket) -> tuple[Socket, Any]:
+    """Accept a connection as socket.accept does, which would make a socket of whatever class the function has put there."""
+    fd, peer = listener._accept()  # type: ignore[attr-defined]  # of _socket
+    return Socket(listener.family, listener.type, listener.proto, fd), peer
+
+
+def off_standard(sock: Socket) -> Socket:
     """Move a socket off a standard descriptor, which the function has closed: what is printed must not reach a caller."""
     copy = sock.dup()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -2997,12 +3038,12 @@ def off_standard(sock: socket.socket) -> socket.socket:
 
 def poll_for(fd: int, mask: int, seconds: float = 0.0) -> int:
     """Wait at most so long for one of `mask` on `fd`; return what has come about, 0 for nothing."""
-    waiter = select.poll()
+    waiter = poll()
     waiter.register(fd, mask)
     return sum(event for _, event in waiter.poll(min(seconds, LONGEST_POLL) * 1000))
 
 
-def acknowledged(sock: socket.socket) -> int:
+def acknowledged(sock: Socket) -> int:
     """Return how many bytes the peer has acknowledged: tcpi_bytes_acked of the kernel's struct tcp_info, 0 where there is none."""
     try:
         return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[120:128], sys.byteorder)
@@ -3018,7 +3059,7 @@ class Connection:
         *("patience", "peer", "reader", "since", "sock", "stage", "taken", "watched"),
     )
 
-    def __init__(self, sock: socket.socket, peer: str, reader: RequestReader, patience: float) -> None:
+    def __init__(self, sock: Socket, peer: str, reader: RequestReader, patience: float) -> None:
         self.sock, self.fd, self.peer, self.reader = sock, sock.fileno(), peer, reader
         self.patience = patience  # seconds without progress on what is sent
         self.mask = 0  # what the leader waits for; 0 while a thread owns it
@@ -3106,7 +3147,7 @@ class Connection:
         self.send(data)
         while self.out:
             self.has_taken()
-            if not poll_for(self.fd, select.POLLOUT, self.patience) and not self.has_taken():
+            if not poll_for(self.fd, POLLOUT, self.patience) and not self.has_taken():
                 raise Disconnected
             self.send_rest()
 
@@ -3166,10 +3207,10 @@ class ArrivingBody(RawIOBase):
 
     def _wait(self) -> Request | None:
         """Wait for more; return the refusal of a body that makes a pause, or has kept us waiting for longer than its bytes allow."""
-        began = time.monotonic()
+        began = monotonic()
         allowed = min(self.patience, self.patience + self.received / BODY_RATE - self.waited)
-        came = poll_for(self.connection.fd, select.POLLIN, max(allowed, 0.0))
-        self.waited += time.monotonic() - began
+        came = poll_for(self.connection.fd, POLLIN, max(allowed, 0.0))
+        self.waited += monotonic() - began
         return None if came else self.connection.reader.give_up(408)
 
 
@@ -3202,9 +3243,7 @@ class Server:
     Arguments: listener, a bound and listening socket; application, any WSGI application; settings; clock, in seconds, for all its deadlines.
     """
 
-    def __init__(
-        self, listener: socket.socket, application: WSGIApplication, settings: Settings, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, listener: Socket, application: WSGIApplication, settings: Settings, clock: Callable[[], float] = monotonic) -> None:
         self.listener, self.application, self.settings, self.clock = listener, application, settings, clock
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
@@ -3213,7 +3252,7 @@ class Server:
         self.base = base_environ(*listener.getsockname()[:2])
         self.memory = BodyMemory(settings.body_memory)
         self.date, self.keep_alive = DateLines(), settings.keep_alive
-        self.epoll = select.epoll()
+        self.epoll = epoll()
         self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the leader's poll
         self.connections: dict[int, Connection] = {}
         self.callbacks: dict[int, Callable[[], object]] = {listener.fileno(): self._accept, self.waker: self._woken}
@@ -3221,9 +3260,9 @@ class Server:
             self.epoll.register(fd, IN)
         self.own = {fd: os.fstat(fd)[:3] for fd in (*self.callbacks, self.epoll.fileno())}  # their mode, inode and device
         # Threads, each known by the lock that it parks on (an Event costs three times as much); under `lock`
-        self.lock = threading.Lock()
-        self.leader: threading.Lock | None = None
-        self.parked: list[threading.Lock] = []
+        self.lock = Lock()
+        self.leader: Lock | None = None
+        self.parked: list[Lock] = []
         self.workers = 0
         self.queue: deque[tuple[Connection, Request | None]] = deque()  # calls, or results that were awaited, that wait for a thread
         # The leader's
@@ -3236,7 +3275,7 @@ class Server:
         self.paused = False  # not accepting for a while
         # The monitor's
         self.expectation = Expectation()
-        self.alarm = threading.Lock()
+        self.alarm = Lock()
         self.alarm.acquire()
         self.resting, self.looks, self.seen = False, 0, 0.0
         self.next_check = 0.0
@@ -3257,11 +3296,11 @@ class Server:
             self.parked.append(spare)
             self.leader.release()
 
-    def _new_thread(self) -> threading.Lock | None:
+    def _new_thread(self) -> Lock | None:
         """Start a thread, unless there are as many as may be: those that may block, and one to lead. The lock is held."""
         if self.stopped or self.workers > self.settings.threads:
             return None
-        me = threading.Lock()
+        me = Lock()
         me.acquire()
         try:
             start_thread(self._work, me, f"call-{self.workers + 1}")
@@ -3291,15 +3330,17 @@ class Server:
                 self.parked.append(spare)
             return bool(self.parked) and not self.queue  # who gives the lead away goes on with the queue
 
-    def _work(self, me: threading.Lock) -> None:
+    def _work(self, me: Lock) -> None:
         """Live as a thread: wait for the lead, keep it as long as it is mine, then run what is queued, and park."""
         while self._is_woken(me):
             if self.leader is me:
                 self._lead(me)
             while job := self._job_or_park(me):
                 self._own(*job)
+        if gevent := sys.modules.get("gevent"):  # it keeps two descriptors for each thread that has waited, also for one that has ended
+            gevent.get_hub().destroy()
 
-    def _is_woken(self, me: threading.Lock) -> bool:
+    def _is_woken(self, me: Lock) -> bool:
         """Park until woken, or return False: time to end, at the stop or after some seconds without work."""
         while not me.acquire(timeout=PARKED_SECONDS):
             with self.lock:
@@ -3313,7 +3354,7 @@ class Server:
             self.workers -= 1
         return False
 
-    def _job_or_park(self, me: threading.Lock) -> tuple[Connection, Request | None] | None:
+    def _job_or_park(self, me: Lock) -> tuple[Connection, Request | None] | None:
         with self.lock:
             if self.queue:
                 return self.queue.popleft()
@@ -3323,7 +3364,7 @@ class Server:
                 self.parked.append(me)
             return None
 
-    def _lead(self, me: threading.Lock) -> None:
+    def _lead(self, me: Lock) -> None:
         """Serve what the selector reports, as long as the lead is mine."""
         while self.leader is me and not self.stopped:
             connection = None
@@ -3382,7 +3423,7 @@ class Server:
             error = closed
         self._cannot_go_on(error)
 
-    def _attend(self, me: threading.Lock, connection: Connection) -> None:
+    def _attend(self, me: Lock, connection: Connection) -> None:
         """As leader: do what `connection` is ready for, and run the exchange that this completes."""
         if connection.out or connection.closing or connection.exchange is not None:
             return self._attend_answered(me, connection)
@@ -3398,7 +3439,7 @@ class Server:
         else:
             self._run_in_place(me, connection, request)
 
-    def _attend_answered(self, me: threading.Lock, connection: Connection) -> None:
+    def _attend_answered(self, me: Lock, connection: Connection) -> None:
         """Do what a connection is ready for whose peer has not got all of its answer, or gets no more."""
         if connection.out:
             self._flush(connection)
@@ -3438,7 +3479,7 @@ class Server:
                 return request
         return None
 
-    def _run_in_place(self, me: threading.Lock, connection: Connection, request: Request | None) -> None:
+    def _run_in_place(self, me: Lock, connection: Connection, request: Request | None) -> None:
         """Run an exchange, or go on with one, with the lead in hand; the monitor takes the lead away should it be stuck."""
         self.current_since = began = self.clock()
         self.current = connection
@@ -3580,7 +3621,7 @@ class Server:
         if end & LOST:
             self._close(connection)
         elif end:  # a peer that has gone says no more than one that only sends no more; that one gets its answer, if it is soon
-            self._watch(connection, select.EPOLLHUP, self.clock() + HALF_CLOSED)
+            self._watch(connection, EPOLLHUP, self.clock() + HALF_CLOSED)
         else:
             self._watch(connection, END, FOREVER)
 
@@ -3683,7 +3724,7 @@ class Server:
         """Accept what waits, a number at a time so that others get their turn; return whether there may be more."""
         for _ in range(ACCEPT_AT_ONCE):
             try:
-                sock, peer = self.listener.accept()
+                sock, peer = accept(self.listener)
                 if sock.fileno() <= STDERR:
                     sock = off_standard(sock)
                 sock.setblocking(False)
@@ -3923,7 +3964,7 @@ def is_supervised(env: Mapping[str, str]) -> bool:
     return piped and bool(env.get("fprocess") or env.get("function_process"))
 
 
-def is_cut_off(sock: socket.socket) -> bool:
+def is_cut_off(sock: Socket) -> bool:
     """Tell whether the loopback device is down, so that nobody can be served: faasd takes the network away, and then sends SIGTERM.
 
     Then of-watchdog waits for answers that cannot reach it, until it is killed; it ends at once where its child ends with a fault.
@@ -3943,7 +3984,7 @@ def watchdog_port(env: Mapping[str, str]) -> int:
     return int(text) if text.isdecimal() else 8080
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> Socket:
     """Bind and listen; raise SettingsError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -3971,7 +4012,7 @@ class Hold:
 
     def __init__(self, port: int, function: Function) -> None:
         self.port, self.function = port, function
-        self.socks: deque[socket.socket] = deque(maxlen=HOLDS)
+        self.socks: deque[Socket] = deque(maxlen=HOLDS)
         self.refused_at = FOREVER
 
     def calls_are_over(self, server: Server, now: float) -> bool:
@@ -3992,7 +4033,9 @@ class Hold:
     def renew(self, now: float) -> None:
         """Send one more request, since each is given up after read_timeout; note when of-watchdog refuses it."""
         try:
-            sock = socket.create_connection(("127.0.0.1", self.port), PARENT_LOOK)
+            sock = Socket()
+            sock.settimeout(PARENT_LOOK)
+            sock.connect(("127.0.0.1", self.port))
             sock.sendall(b"POST /_/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
             self.socks.append(sock)
         except ConnectionRefusedError:
@@ -4023,7 +4066,7 @@ class Life:
     or at a second SIGTERM. Alone, a SIGTERM drains: a moment in which calls are still accepted, then what is in flight, at most write_timeout.
     """
 
-    def __init__(self, settings: Settings, supervised: bool, lock: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings, supervised: bool, lock: str | None, clock: Callable[[], float] = monotonic) -> None:
         self.settings, self.supervised, self.lock, self.clock = settings, supervised, lock, clock
         self.server: Server | None = None
         self.signalled_at = self.orphaned_at = self.drain_at = self.leave_by = FOREVER
@@ -4042,7 +4085,7 @@ class Life:
         signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.leave_to_thread)
-        _thread.start_new_thread(self.attend, ())
+        start_new_thread(self.attend, ())
         let_signals_in()
         os.register_at_fork(before=hold_signals, after_in_parent=let_signals_in, after_in_child=self.in_child)
 
@@ -4088,7 +4131,7 @@ class Life:
     def next_signals(self) -> bytes:
         """Wait for signals until it is time to look at something else; return their numbers."""
         wait = FOREVER if self.signalled_at == FOREVER else PARENT_LOOK
-        if not poll_for(self.signals.fileno(), select.POLLIN, min(wait, self.leave_by - self.clock())):
+        if not poll_for(self.signals.fileno(), POLLIN, min(wait, self.leave_by - self.clock())):
             return b""
         if numbers := self.signals.recv(64):
             return numbers
@@ -4146,7 +4189,7 @@ class Life:
         if self.supervised:
             server.watch_pipe(os.dup(0), lambda: self.on_hang_up(server))  # a copy, which the function does not close by the way
         server.start()
-        _thread.start_new_thread(preload, ())
+        start_new_thread(preload, ())
         while not self.is_over(server):
             server.monitor(self.longest_sleep())
             if self.drain_at != FOREVER:
@@ -4178,7 +4221,7 @@ class Life:
 
 def preload() -> None:
     """Import what the first JSON, error and query, and the stop, need; when no descriptor is left it would be too late."""
-    time.sleep(PRELOAD_AFTER)
+    sleep(PRELOAD_AFTER)
     for module in ("json", "http", "traceback", "urllib.parse", "fcntl"):
         try:
             __import__(module)
@@ -4200,14 +4243,14 @@ def leave(status: int) -> NoReturn:
 def begin_leaving(seconds: float, status: int) -> None:
     """Let a thread end the process after `seconds`."""
     try:
-        _thread.start_new_thread(leave_after, (seconds, status))
+        start_new_thread(leave_after, (seconds, status))
     except RuntimeError:  # the system allows no more; the end then waits for the calls, and exit handlers, to return
         pass
 
 
 def leave_after(seconds: float, status: int) -> NoReturn:
     """End the process after `seconds`, whatever else goes on in it."""
-    time.sleep(min(seconds, threading.TIMEOUT_MAX))
+    sleep(min(seconds, threading.TIMEOUT_MAX))
     flush_output()
     # Not sys.exit: a daemon thread that holds the lock of stdout when the interpreter is taken down aborts it, exit 134 instead of 0
     os._exit(status)
@@ -4282,7 +4325,7 @@ def start_up(application: Application) -> None:
         raise FunctionFailed("startup failed", format_traceback(error, of_function=True)) from error
 
 
-def announce(listener: socket.socket) -> None:
+def announce(listener: Socket) -> None:
     """Say where to call, to a person who started this by hand."""
     host, port = listener.getsockname()[:2]
     log("INFO", f"Listening on http://{host}:{port}\ncurl -d World http://{host}:{port}/")
@@ -4456,10 +4499,10 @@ class RequestLog:
         self.stream_request, self.answers_at_once = application.stream_request, application.answers_at_once
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        began = time.perf_counter()
+        began = perf_counter()
 
         def start(status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:
-            took = (time.perf_counter() - began) * 1000
+            took = (perf_counter() - began) * 1000
             log(
                 "INFO", f"{clipped(environ['REQUEST_METHOD'])[1:-1]} {clipped(environ.get('REQUEST_URI', ''), 1000)[1:-1]} {status[:3]} {took:.1f} ms"
             )
@@ -4535,7 +4578,7 @@ def wait_for_change(folder: str, seen: dict[str, int], child: Any) -> None:
         if not ended and child.poll() is not None:
             ended = True
             log("INFO", f"the function has ended with status {child.returncode}; waiting for a change in {folder}")
-        time.sleep(LOOK)
+        sleep(LOOK)
     changed = sorted(path for path in now.keys() | seen.keys() if now.get(path) != seen.get(path))
     log("INFO", f"{', '.join(os.path.relpath(path, folder) for path in changed)} changed: starting again")
 

@@ -8,7 +8,6 @@ time stands still but for the monitor, calls that never return wait for the end 
 import contextlib
 import socket
 import threading
-import types
 from typing import ClassVar
 
 from conftest import DEADLINE
@@ -369,23 +368,18 @@ def replaying(module, case, fault=""):
     """Replay `case` in `module`'s server, beside the model or one with a fault, while this is open."""
     stage = Stage(case.threads + 1)
 
-    class StagedThread:
-        """A thread of the server: it takes the lowest number that is free, as the model's do."""
+    def start_thread(work, me, name):
+        """Start a thread of the server: it takes the lowest number that is free, as the model's do."""
+        if stage.how() == "refused":
+            raise RuntimeError("can't start new thread")
+        actor = stage.act(lambda: work(me))
+        actor.me = me
+        number = next(index for index, other in enumerate(stage.workers) if other is None or not other.label)
+        stage.workers[number] = actor
+        actor.begin()
 
-        def __init__(self, target, args, name, daemon):
-            self.target, self.args = target, args
-
-        def start(self):
-            if stage.how() == "refused":
-                raise RuntimeError("can't start new thread")
-            actor = stage.act(lambda: self.target(*self.args))
-            actor.me = self.args[0]
-            number = next(index for index, other in enumerate(stage.workers) if other is None or not other.label)
-            stage.workers[number] = actor
-            actor.begin()
-
-    kept = module.threading, module.REST_AFTER
-    module.threading, module.REST_AFTER = types.SimpleNamespace(Lock=lambda: ParkLock(stage), Thread=StagedThread), -1
+    kept = module.Lock, module.start_thread, module.REST_AFTER
+    module.Lock, module.start_thread, module.REST_AFTER = lambda: ParkLock(stage), start_thread, -1
     try:
         replay, failed = Replay(module, case, stage, fault), True
         try:
@@ -394,4 +388,4 @@ def replaying(module, case, fault=""):
         finally:
             replay.close(failed)
     finally:
-        module.threading, module.REST_AFTER = kept
+        module.Lock, module.start_thread, module.REST_AFTER = kept

@@ -98,7 +98,7 @@ def test_function_that_cannot_be_imported_ends_the_start_with_status_1_and_its_t
 
 
 def test_fault_that_is_not_the_functions_is_not_called_so(function):
-    with process(function("import select\nselect.epoll = None\ndef handle(event, context): pass")) as program:
+    with process(function("import os\nos.eventfd = None\ndef handle(event, context): pass")) as program:
         status, log = program.end()
     assert status == 1
     assert "ERROR the server failed\n" in log and "TypeError" in log
@@ -521,8 +521,8 @@ def steps(monkeypatch):
 
     monkeypatch.setattr("os._exit", end)
     monkeypatch.setattr("atexit._run_exitfuncs", lambda: happened.append("exit handlers"))
-    monkeypatch.setattr("time.sleep", lambda seconds: happened.append(seconds))
-    monkeypatch.setattr("_thread.start_new_thread", lambda function, arguments: happened.append(arguments))
+    monkeypatch.setattr(watchdog_app, "sleep", lambda seconds: happened.append(seconds))
+    monkeypatch.setattr(watchdog_app, "start_new_thread", lambda function, arguments: happened.append(arguments))
     return happened
 
 

@@ -994,8 +994,8 @@ def test_peer_that_resets_during_a_large_answer_costs_no_record(log):
 
 def test_accept_without_descriptors_waits_50_ms_and_goes_on(log, monkeypatch):
     tries = []
-    accept = socket.socket.accept
-    monkeypatch.setattr(socket.socket, "accept", lambda self: tries.append(1) or accept(self))
+    accept = socket.socket._accept
+    monkeypatch.setattr(socket.socket, "_accept", lambda self: tries.append(1) or accept(self))
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as other, socket.socket() as waiting:
         waiting.settimeout(DEADLINE)
         ask(other)
@@ -1078,7 +1078,7 @@ def selected(server):
 
 def test_connection_that_is_aborted_before_it_is_accepted_costs_nothing(log, monkeypatch):
     errors = [ConnectionAbortedError()]
-    accept = socket.socket.accept
+    accept = socket.socket._accept
 
     def failing(self):
         if errors:
@@ -1086,7 +1086,7 @@ def test_connection_that_is_aborted_before_it_is_accepted_costs_nothing(log, mon
         return accept(self)
 
     with clocked(lambda event, context: "x") as (_, server):
-        monkeypatch.setattr(socket.socket, "accept", failing)
+        monkeypatch.setattr(socket.socket, "_accept", failing)
         assert server.get().status == 200
         assert errors == []
     assert log.getvalue() == ""
