@@ -4034,14 +4034,18 @@ class Hold:
         """Send one more request, since each is given up after read_timeout; note when of-watchdog refuses it."""
         try:
             sock = Socket()
-            sock.settimeout(PARENT_LOOK)
+        except OSError:  # no descriptors
+            return
+        sock.settimeout(PARENT_LOOK)
+        try:
             sock.connect(("127.0.0.1", self.port))
             sock.sendall(b"POST /_/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
             self.socks.append(sock)
         except ConnectionRefusedError:
+            sock.close()
             self.refused_at = now if self.socks else FOREVER  # where it never accepted, the port is another's
-        except OSError:  # no descriptors, or a full backlog
-            pass
+        except OSError:  # a full backlog
+            sock.close()
 
     def has_callers(self) -> bool:
         """Tell whether anybody else is connected to of-watchdog, which may not have handed on the call yet: `http_buffer_req_body`."""
