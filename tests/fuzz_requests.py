@@ -414,7 +414,7 @@ def read_with_module(data: bytes, lengths: tuple[int, ...], limits: Limits) -> R
     reader = watchdog_app.RequestReader(limits.head, limits.body)
     requests: list[tuple[Any, ...]] = []
     for piece in slices(data, lengths):
-        found = reader.receive(piece)
+        found = received(reader, piece)
         while found is not None:
             status = found.refusal.status if found.refusal else None
             if status and not found.keep_alive and (status != 417 or not found.fields or found.length):
@@ -422,9 +422,17 @@ def read_with_module(data: bytes, lengths: tuple[int, ...], limits: Limits) -> R
             requests.append((found.method, found.target, found.fields, found.body, found.modern, found.keep_alive, status))
             if not found.keep_alive:
                 return Read(requests, None, "", "")
-            found = reader.receive(b"")
+            found = received(reader, b"")
     wants = not lengths and reader.wants_continue()  # in slices that depends on when it is asked
     return Read(requests, None, "", reader.waiting, wants)
+
+
+def received(reader: watchdog_app.RequestReader, piece: bytes) -> watchdog_app.Request | None:
+    """Let `reader` take all of `piece`, in as many turns as it needs."""
+    found = reader.receive(piece)
+    while found is None and reader.in_part:
+        found = reader.receive(b"")
+    return found
 
 
 def slices(data: bytes, lengths: tuple[int, ...]) -> Iterator[bytes]:

@@ -1,8 +1,10 @@
 """Bytes -> body: what each takes, and what it leaves."""
 
+import random
+
 import pytest
 
-from watchdog_app import MAX_CHUNK_LINE, MAX_FIELDS, ChunkedBody, HTTPError, LengthBody
+from watchdog_app import CHUNKS_AT_ONCE, MAX_CHUNK_LINE, MAX_FIELDS, ChunkedBody, HTTPError, LengthBody
 
 SURPLUS = b"GET / HTTP/1.1\r\n"
 ROOMY = 1 << 20
@@ -18,6 +20,8 @@ def feed(body, pieces):
     for piece in pieces:
         rest += piece
         rest = rest[body.feed(rest) :]
+        while body.in_part and rest and not body.complete:
+            rest = rest[body.feed(rest) :]
     return rest
 
 
@@ -229,3 +233,60 @@ def test_trailers_within_the_room_are_accepted(length):
     body = chunked(trailer_room=100)
     assert feed(body, slices(b"0\r\n" + b"A: 4567\r\n" * 11 + b"\r\n", length)) == b""
     assert body.complete
+
+
+# -- many small chunks --
+
+
+def small_chunks(seed, count, most):
+    """Make a body of many small chunks, their sizes written in all ways; return it with its content."""
+    choice, raw, content = random.Random(seed), b"", b""
+    for _ in range(count):
+        piece = choice.randbytes(choice.randint(1, most))
+        line = choice.choice(("%x", "%X", "%x", "%02x", "%016X", "%x;a=b" if most > 15 else "%x")) % len(piece)
+        raw, content = raw + line.encode() + b"\r\n" + piece + b"\r\n", content + piece
+    return raw + b"0\r\n\r\n", content
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize("length", [1, 100, 1000, ROOMY])
+@pytest.mark.parametrize("most", [1, 2, 15, 16, 20])
+def test_many_small_chunks_are_the_same_however_they_are_sliced(most, length, kind):
+    raw, content = small_chunks(most, 3000, most)
+    body = chunked()
+    assert feed(body, [kind(piece) for piece in slices(raw + SURPLUS, length)]) == SURPLUS
+    assert (body.data.getvalue(), body.complete) == (content, True)
+
+
+@pytest.mark.parametrize("most", [1, 15, 20])
+def test_one_wrong_byte_among_small_chunks_has_the_same_outcome_however_they_are_sliced(most):
+    raw, content = small_chunks(most, 200, most)
+    for seed in range(300):
+        choice = random.Random(seed)
+        wrong, at = bytearray(raw), choice.randrange(len(raw))
+        wrong[at] = choice.choice(b"01f;\r\nx \xff")
+        assert outcome(wrong, len(content), ROOMY) == outcome(wrong, len(content), 1), (seed, at)
+
+
+def outcome(raw, most, length):
+    """Return what becomes of a body: its content and what is left behind it, or the status of its refusal."""
+    body = chunked(most)
+    try:
+        rest = feed(body, slices(bytes(raw), length))
+        return body.data.getvalue(), body.complete, rest
+    except HTTPError as error:
+        return error.status
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"1;a\r\nx\r\n", b"10\r\n0123456789abcdef\r\n"], ids=["tiny", "extension", "small"])
+def test_chunks_are_taken_a_number_at_once(chunk):
+    body, raw = chunked(), chunk * 50_000
+    taken = body.feed(raw)
+    assert body.in_part
+    assert len(chunk) * CHUNKS_AT_ONCE / 4 <= taken <= max(40_000, len(chunk) * CHUNKS_AT_ONCE)
+
+
+def test_large_chunks_are_taken_all_at_once():
+    body, raw = chunked(), b"400\r\n" + b"x" * 1024 + b"\r\n"
+    assert body.feed(raw * 64) == len(raw) * 64
+    assert not body.in_part

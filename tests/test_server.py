@@ -350,6 +350,44 @@ def test_pipelined_requests_of_one_peer_do_not_hold_up_another():
     assert seen.index("/modest") < 1001
 
 
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        pytest.param(b"1\r\nx\r\n", id="tiny"),
+        pytest.param(b"1;a\r\nx\r\n", id="with extensions"),
+        pytest.param(b"10\r\n0123456789abcdef\r\n", id="small"),
+        pytest.param(b"10000\r\n" + b"x" * 65536 + b"\r\n", id="large"),
+    ],
+)
+def test_bodies_that_take_many_turns_let_others_go_first(chunk, monkeypatch):
+    """All has come before the server starts; then between two calls of another caller lies a turn of one body, not of each."""
+    steps, receive = [], watchdog_app.RequestReader.receive
+    monkeypatch.setattr(watchdog_app.RequestReader, "receive", lambda self, data: steps.append("turn") or receive(self, data))
+    monkeypatch.setattr(watchdog_app, "TURN", 0.0)
+    head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+    with not_started(handle=lambda event, context: steps.append("call")) as (server, address), contextlib.ExitStack() as stack:
+        for _ in range(8):
+            greedy = stack.enter_context(socket.create_connection(address, DEADLINE))
+            greedy.sendall(head + chunk * (300_000 // len(chunk)))
+        modest = stack.enter_context(socket.create_connection(address, DEADLINE))
+        modest.sendall(GET % b"modest" * 10)
+        server.start()
+        wait_for(lambda: steps.count("call") == 10, "the calls")
+    between = "".join(step[0] for step in steps).split("c")[1:10]  # a turn is t, a call c
+    assert max(map(len, between)) < 6, "its own, and a few of one body"
+
+
+def test_many_chunks_behind_a_call_that_is_expected_to_block_are_read_to_their_end():
+    with not_started(handle=lambda event, context: event.path) as (server, address), socket.create_connection(address, DEADLINE) as sock:
+        server.expectation.paths["/slow"] = 1.0
+        sock.sendall(GET % b"slow" + POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1;a\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+        server.start()  # all has come by now, and no event will tell of more
+        received = b""
+        while received.count(b"HTTP/1.1 200") < 2 or not received.endswith(b"/"):
+            received += sock.recv(1000)
+    assert [answer.body for answer in read_answers(received)] == [b"/slow", b"/"]
+
+
 def test_half_closed_client_still_gets_its_answer():
     with gated() as (gate, server), server.connect() as sock:
         sock.sendall(GET % b"wait")
@@ -1186,10 +1224,10 @@ def test_drained_server_answers_what_has_come_and_accepts_no_more():
 
 
 @contextlib.contextmanager
-def not_started(clock=time.monotonic):
+def not_started(clock=time.monotonic, handle=lambda event, context: "x"):
     """Make a server that does not serve yet, on the listener of the program."""
     listener = watchdog_app.listen("127.0.0.1", 0)
-    application = watchdog_app.Application(lambda event, context: "x", watchdog_app.Settings(), {})
+    application = watchdog_app.Application(handle, watchdog_app.Settings(), {})
     server = watchdog_app.Server(listener, application, watchdog_app.Settings(), clock)
     try:
         yield server, listener.getsockname()

@@ -72,6 +72,14 @@ def test_function_runs_while_the_body_arrives():
     assert read_answer(received)[0].body == b"one\ntwo\n"
 
 
+@pytest.mark.parametrize("piece", [b"x", b"x" * 16], ids=["tiny", "small"])
+def test_more_chunks_than_are_taken_at_once_are_read_to_their_end(piece):
+    with streaming(length) as served:
+        raw = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(piece) * 20_000 + b"0\r\n\r\n"
+        answer, rest = read_answer(served.talk(raw))
+    assert (answer.text, rest) == (str(20_000 * len(piece)), b"")
+
+
 def test_connection_goes_on_after_a_body_that_was_read_to_its_end():
     body = b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000
     with streaming(length) as served, served.connect() as sock:
