@@ -2263,10 +2263,11 @@ class Output(BufferedIOBase):
 
 
 class ImportHook:
-    """A finder that finds nothing itself: it lets `logging`, and thread pools, be set up when the function imports them; the runtime never does."""
+    """A finder that finds nothing itself: it lets `logging`, and pools, be set up when the function imports them; the runtime never does."""
 
     def __init__(self) -> None:
         self.set_ups: dict[str, Callable[[Any], None]] = {"logging": set_up_logging, "concurrent.futures.thread": set_up_pools}
+        self.set_ups["concurrent.futures.process"] = set_up_process_pools
 
     def install(self) -> None:
         """Set up what is imported from now on, and what the interpreter's own start, such as a sitecustomize, has imported already."""
@@ -2383,6 +2384,13 @@ def set_up_pools(futures: Any) -> None:
         return submit(pool, copy_context().run, function, *arguments, **named)
 
     futures.ThreadPoolExecutor.submit = submit_in_call
+
+
+def set_up_process_pools(futures: Any) -> None:
+    """Let the idle processes of a pool end with this one, whose threads nobody waits for: the interpreter would tell these to end them."""
+    import atexit
+
+    atexit.register(futures._python_exit)
 
 
 WARNED: set[str] = set()
@@ -2726,16 +2734,45 @@ def import_file(path: str) -> ModuleType:
         raise SettingsError(f"TARGET {clipped(file)} cannot be imported: it takes a .py file, with a name without dots")
     from importlib import import_module
 
-    package = type(sys)("function")
-    package.__path__, package.__file__ = [folder], os.path.join(folder, "__init__.py")
     sys.path.insert(0, folder)
-    sys.modules["function"] = package
-    if os.path.isfile(package.__file__):
-        with open(package.__file__, "rb") as source:
-            exec(compile(source.read(), package.__file__, "exec"), package.__dict__)  # noqa: S102 (what an import does)
+    sys.modules.pop("function", None)
+    FunctionFinder(folder).install()
+    os.environ[FUNCTION_FOLDER] = folder
     module = import_module("function." + name)
     sys.modules.setdefault(name, module)  # for `import handler`: one module, never two copies
     return module
+
+
+FUNCTION_FOLDER = "watchdog_app_function"  # in the environment of the processes that the function starts
+
+
+class FunctionFinder:
+    """What finds the package `function` in a folder of any name, and loads it (importlib.abc.MetaPathFinder, importlib.abc.Loader)."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def install(self) -> None:
+        """Let it find the function's package from now on, before one of that name that is installed."""
+        sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if not isinstance(finder, FunctionFinder))]
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "function":
+            return None
+        from importlib.machinery import ModuleSpec
+
+        spec = ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]  # by duck type
+        spec.submodule_search_locations = [self.folder]
+        return spec
+
+    def create_module(self, spec: Any) -> None:
+        pass
+
+    def exec_module(self, module: Any) -> None:
+        module.__file__ = os.path.join(self.folder, "__init__.py")
+        if os.path.isfile(module.__file__):
+            with open(module.__file__, "rb") as source:
+                exec(compile(source.read(), module.__file__, "exec"), module.__dict__)  # noqa: S102 (what an import does)
 
 
 def declared(module: ModuleType, name: str) -> Function:
@@ -4721,3 +4758,6 @@ def run() -> NoReturn:
 
 if __name__ == "__main__":
     run()
+elif FUNCTION_FOLDER in os.environ:  # a process that multiprocessing has started: it imports the main module once more, as __mp_main__
+    sys.modules["watchdog_app"] = sys.modules[__name__]
+    FunctionFinder(os.environ[FUNCTION_FOLDER]).install()
