@@ -1,4 +1,4 @@
-"""Run an OpenFaaS function behind of-watchdog: a WSGI application and a WSGI server in one module, standard library only.
+"""Run an OpenFaaS function behind of-watchdog: a WSGI application and server in one module, standard library only.
 
     handler/handler.py
         def handle(event, context):
@@ -6,8 +6,8 @@
 
     $ python watchdog_app.py
 
-The contract in ten lines. `event` has body, headers, method, query, path, raw_path, raw_query, text, json(), form(), cookies, stream and environ;
-`context` has hostname, function_name, namespace, call_id, deadline and remaining(). `handle` may return
+The contract in ten lines. `event` has body, headers, method, query, path, raw_path, raw_query, text, json(), form(),
+cookies, stream and environ; `context` has hostname, function_name, namespace, call_id, deadline and remaining(). `handle` may return
     an envelope {"statusCode": …, "headers": …, "body": …}, in the older spelling status_code and response too,
     any other dict, a list, a number or what else JSON can say    -> 200, application/json
     str -> 200, text/html      bytes -> 200, application/octet-stream      None -> 204
@@ -39,7 +39,9 @@ from __future__ import annotations
 
 import signal
 
-if __name__ == "__main__":  # before the imports that take time: SIGTERM would end the process, and of-watchdog with it; Life lets both in
+if (
+    __name__ == "__main__"
+):  # before the imports that take time: SIGTERM would end the process, and of-watchdog with it; Life lets both in
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 import _thread
@@ -49,14 +51,29 @@ import socket
 import sys
 import threading
 
-# By name, which no function can replace at its import: gevent and eventlet do so with what these modules hold, and delete epoll and poll
+# By name, which no function can replace at its import: gevent and eventlet do so with what these modules hold, and
+# delete epoll and poll
 from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar, copy_context
 from io import BufferedIOBase, BufferedReader, BytesIO, RawIOBase, TextIOWrapper
 from os import write as os_write
-from select import EPOLLHUP, EPOLLIN, EPOLLOUT, PIPE_BUF, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, epoll, poll, select
+from select import (
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    PIPE_BUF,
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLNVAL,
+    POLLOUT,
+    POLLRDHUP,
+    epoll,
+    poll,
+    select,
+)
 from threading import Lock, RLock
 from time import gmtime, monotonic, perf_counter, sleep, strftime, time
 from wsgiref.handlers import BaseHandler, format_date_time
@@ -86,7 +103,10 @@ MAX_PARAMETERS = 1000  # query parameters, form fields or cookies that a functio
 MAX_METHOD = 32  # bytes of a method (501); the longest registered one, UPDATEREDIRECTREF, has 17
 MAX_BLANK_LINES = 4  # empty lines before a request line (RFC 9112 §2.2: at least one should be ignored)
 MAX_CHUNK_LINE = 256  # bytes of a chunk's size with its extensions, which nobody uses
-CACHE_ENTRIES, CACHE_LENGTH = 1024, 128  # names, fields and paths that a cache remembers, and their length, so that no peer can fill the memory
+CACHE_ENTRIES, CACHE_LENGTH = (
+    1024,
+    128,
+)  # names, fields and paths that a cache remembers, and their length, so that no peer can fill the memory
 HEAD_SECONDS = 10.0  # from the first byte of a head to its last
 BODY_RATE = 1024.0  # bytes a second that a body must arrive at on average, once read_timeout is over
 LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # what is discarded after a refusal, so that the peer gets to read it
@@ -97,22 +117,31 @@ TURN = 0.001  # seconds after which no more is received for one request before o
 READ_AT_ONCE = 16  # further recv calls for one request, as long as each is full, before others get their turn
 ACCEPT_AT_ONCE = 64  # connections accepted before others get their turn
 ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
-BODY_SHARE = 4  # of the memory that there is, for bodies by default: `event.body` is a second copy, and the function makes more
-HALF_CLOSED = 1.0  # seconds that a call may wait for a thread, for what it awaits, or for an item that is not empty, when its peer has ended its side
+BODY_SHARE = (
+    4  # of the memory that there is, for bodies by default: `event.body` is a second copy, and the function makes more
+)
+# seconds that a call may wait for a thread, for what it awaits, or for an item that is not empty, when its peer has
+# ended its side
+HALF_CLOSED = 1.0
 PEER_LOOK = 0.1  # seconds between two looks at a peer that is sent empty items only, and nothing that could fail
 READY_SECONDS = 1.0  # that the answer of the function's `ready` stands, and that it may take
 MOMENT = 1.0  # seconds that a server alone still accepts after SIGTERM, for callers that do not know of it yet
 BACKLOG = 1024  # connections that the kernel holds while the function's module is imported, or the leader is busy
 RECEIVE = 64 * 1024  # bytes of one recv
 UNCOUNTED = 64 * 1024  # bytes of JSON whose values are not counted: many times that is little still
-JOINED = 64 * 1024  # bytes of a body that is joined with its head for one send; a larger one is not copied, but sent from where it is
+JOINED = (
+    64 * 1024
+)  # bytes of a body that is joined with its head for one send; a larger one is not copied, but sent from where it is
 PIECE = 64 * 1024  # bytes of one read of a file that is streamed
 STUCK = 0.002  # seconds after which a call in place counts as blocking, and the lead is given to another thread
 SLOW = 0.001  # seconds of average above which a call is expected to block, and the lead is passed on before it
-SAMPLE_LIMIT = 0.005  # seconds that one call counts for at most: one slow call, or a hiccup of the machine, does not make the next ones expected
+# seconds that one call counts for at most: one slow call, or a hiccup of the machine, does not make the next ones
+# expected
+SAMPLE_LIMIT = 0.005
 WEIGHT = 0.1  # of the newest call in the average
 PARKED_SECONDS = 10.0  # a thread without work ends after them
-SWITCH_INTERVAL = 0.001  # seconds; with the default of 5 ms each of three system calls of a short call waits so long for a CPU-bound one
+# seconds; with the default of 5 ms each of three system calls of a short call waits so long for a CPU-bound one
+SWITCH_INTERVAL = 0.001
 HELD_UP = 1.0  # seconds for which a coroutine may hold up the event loop before the log says where
 LIBRARY = os.path.dirname(os.path.dirname(os.__file__)) + os.sep  # the standard library is in it, in a folder or a zip
 LOG_LINE = 60 * 1024  # bytes of a line on stdout or stderr; of-watchdog reads at most 64 KiB as one
@@ -129,7 +158,9 @@ LONGEST_POLL = 86400.0  # seconds; the kernel takes 24 days at most
 
 
 def go_duration(text: str) -> float:
-    """Convert a Go duration with units, such as `1m30s` or `500ms`, to seconds; raise ValueError for anything else (time.ParseDuration)."""
+    """Convert a Go duration with units, such as `1m30s` or `500ms`, to seconds; raise ValueError for anything else
+    (time.ParseDuration).
+    """
     if text == "0":
         return 0.0
     if len(text) > 64 or not re.fullmatch(f"(?:{DURATION})+", text):
@@ -198,7 +229,9 @@ def one_of(values: Mapping[str, Any], takes: str) -> Callable[[str], Any]:
 
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}  # as the standard library's logging has them
-switch = one_of({"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}, "true or false")  # strconv.ParseBool
+switch = one_of(
+    {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}, "true or false"
+)  # strconv.ParseBool
 # name -> (what converts it, its default as it would be written); the README's table is checked against this one
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "upstream_url": (address, "http://127.0.0.1:5000"),
@@ -214,8 +247,14 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "max_body": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "100MB"),
     "body_memory": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), ""),
     "max_head": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "256KB"),
-    "keep_alive": (at_least(90, duration, "a duration of at least 90s, for which of-watchdog may reuse an idle connection"), "120s"),
-    "log_level": (one_of({level.lower(): number for level, number in LEVELS.items()}, "debug, info, warning or error"), "info"),
+    "keep_alive": (
+        at_least(90, duration, "a duration of at least 90s, for which of-watchdog may reuse an idle connection"),
+        "120s",
+    ),
+    "log_level": (
+        one_of({level.lower(): number for level, number in LEVELS.items()}, "debug, info, warning or error"),
+        "info",
+    ),
     "log_format": (one_of({"text": "text", "json": "json"}, "text or json"), "text"),
     "debug": (switch, "false"),
     "secret_dir": (folder, "/var/openfaas/secrets"),
@@ -290,7 +329,9 @@ def _converted(name: str, text: str) -> Any:
 
 
 def memory_limit() -> int:
-    """Return how many bytes of memory this process may use: the least limit of its control groups, or what the machine has."""
+    """Return how many bytes of memory this process may use: the least limit of its control groups, or what the machine
+    has.
+    """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for line in (read_text("/proc/self/cgroup") or "").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -302,7 +343,9 @@ def memory_limit() -> int:
 
 
 def group_limits(root: str, group: str, name: str) -> Iterator[int]:
-    """Yield the limits of a control group and of those above it; in a container only the root may be there (cgroups(7))."""
+    """Yield the limits of a control group and of those above it; in a container only the root may be there
+    (cgroups(7)).
+    """
     parts = group.strip("/").split("/")
     for depth in range(len(parts) + 1):
         text = read_text("/".join((root, *parts[:depth], name)))
@@ -334,10 +377,14 @@ def clipped(value: object, length: int = 100) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Cut text to about `length` characters, visibly and in its middle: how a record begins and how it ends say most."""
+    """Cut text to about `length` characters, visibly and in its middle: how a record begins and how it ends say
+    most.
+    """
     half = length // 2
     left_out = len(text) - 2 * half
-    return f"{text[:half]}\n... {left_out} more characters ...\n{text[len(text) - half :]}" if len(text) > length else text
+    return (
+        f"{text[:half]}\n... {left_out} more characters ...\n{text[len(text) - half :]}" if len(text) > length else text
+    )
 
 
 # ---- 2. Errors: a refusal that knows its status ----------------------------------------------------------------------
@@ -361,8 +408,8 @@ def status_line(status: int) -> str:
 class HTTPError(Exception):
     """An answer by exception: `raise HTTPError(404, {"error": "no such order"})`.
 
-    Arguments: status, 200 to 599; body, anything that an envelope's body may be, or None for the status's own phrase as text/plain;
-    headers, a dict or pairs.
+    Arguments: status, 200 to 599; body, anything that an envelope's body may be, or None for the status's own phrase as
+    text/plain; headers, a dict or pairs.
     """
 
     def __init__(self, status: int, body: Any = None, headers: HeadersArgument = ()) -> None:
@@ -379,7 +426,9 @@ class SenderGone(Disconnected):
 
 
 class BadRequest(HTTPError):
-    """What the function asked of the request is not there: 400, with a text that says so, when the function lets it escape."""
+    """What the function asked of the request is not there: 400, with a text that says so, when the function lets it
+    escape.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(400, text + "\n", PLAIN)
@@ -402,19 +451,37 @@ CHUNKED = -1  # a body's length where only its chunks tell
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
 TEXT = bytes(byte for byte in range(256) if byte == 0x09 or 0x20 <= byte != 0x7F)  # what a line of a head may hold
 is_token = re.compile(TOKEN).fullmatch
-# No `#` in a target, and nothing that is not ASCII (RFC 9112 §3.2): of-watchdog cuts the one off and escapes the other, two readings of one target
+# No `#` in a target, and nothing that is not ASCII (RFC 9112 §3.2): of-watchdog cuts the one off and escapes the other,
+# two readings of one target
 is_request_line = re.compile(rf"({TOKEN}) ([!\"$-~]+) HTTP/([0-9])\.([0-9])").fullmatch
-is_authority = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=\-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?").fullmatch
+is_authority = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=\-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+).fullmatch
 ENVIRON_KEYS: dict[str, str] = {}  # field names seen -> their environ keys, "" for those that are dropped
 GOOD_HOSTS: dict[str, bool] = {}  # checked before
 
 
 class Request:
-    """One request: its head, and its body once that is complete. With a `refusal` it is one whose answer is known already."""
+    """One request: its head, and its body once that is complete. With a `refusal` it is one whose answer is known
+    already.
+    """
 
-    __slots__ = ("body", "expects_continue", "fields", "keep_alive", "length", "method", "modern", "refusal", "repeated", "target")
+    __slots__ = (
+        "body",
+        "expects_continue",
+        "fields",
+        "keep_alive",
+        "length",
+        "method",
+        "modern",
+        "refusal",
+        "repeated",
+        "target",
+    )
 
-    def __init__(self, method: str, target: str, modern: bool, fields: dict[str, str], repeated: dict[str, list[str]]) -> None:
+    def __init__(
+        self, method: str, target: str, modern: bool, fields: dict[str, str], repeated: dict[str, list[str]]
+    ) -> None:
         self.method = method
         self.target = target
         self.modern = modern  # HTTP/1.1, not 1.0
@@ -433,7 +500,9 @@ def is_text(piece: bytes | bytearray) -> bool:
 
 
 def parse_head(head: bytes) -> Request:
-    """Convert a head, without the empty line that ends it, to a Request without its body; raise HTTPError for one that is not valid."""
+    """Convert a head, without the empty line that ends it, to a Request without its body; raise HTTPError for one that
+    is not valid.
+    """
     if not is_text(head):
         raise HTTPError(400)
     lines = head.decode("latin-1").split("\r\n")
@@ -465,7 +534,9 @@ def parse_request_line(line: str) -> tuple[str, str, bool]:
 
 
 def parse_fields(lines: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Convert the lines after the first to environ keys with their values, and to the separate values of repeated names."""
+    """Convert the lines after the first to environ keys with their values, and to the separate values of repeated
+    names.
+    """
     fields: dict[str, str] = {}
     repeated: dict[str, list[str]] = {}
     for line in lines[1:]:
@@ -512,7 +583,9 @@ def target_authority(method: str, target: str, fields: dict[str, str]) -> None:
 
 
 def check_host(host: str) -> None:
-    """Raise HTTPError 400 unless `host` is one host, with or without a port; two Host fields were joined with a comma and a space."""
+    """Raise HTTPError 400 unless `host` is one host, with or without a port; two Host fields were joined with a comma
+    and a space.
+    """
     if host in GOOD_HOSTS:
         return
     if not is_authority(host):
@@ -554,7 +627,9 @@ def keep_alive(modern: bool, connection: str | None) -> bool:
 
 
 def check_expectation(request: Request, expectation: str) -> None:
-    """Note the one expectation that there is (RFC 9110 §10.1.1), and the refusal of any other: 417, which leaves the framing intact."""
+    """Note the one expectation that there is (RFC 9110 §10.1.1), and the refusal of any other: 417, which leaves the
+    framing intact.
+    """
     expected = {single.strip(" \t").lower() for single in expectation.split(",")} - {""}
     request.expects_continue = expected == {"100-continue"}
     if expected - {"100-continue"}:
@@ -570,7 +645,9 @@ TINY_CHUNKS: list[Callable[[bytes | bytearray, int, int], Any]] = []
 
 
 def tiny_chunks() -> list[Callable[[bytes | bytearray, int, int], Any]]:
-    """Return what matches a run of chunks of 1 to 15 bytes, and what finds the content of each in it; made when they first come, in 1 ms."""
+    """Return what matches a run of chunks of 1 to 15 bytes, and what finds the content of each in it; made when they
+    first come, in 1 ms.
+    """
     if not TINY_CHUNKS:
         sizes = [(b"[%x%X]" % (size, size), b"(?s:.{%d})" % size) for size in range(1, 16)]
         line, end = b"0{0,15}", b"\r\n"
@@ -582,7 +659,9 @@ def tiny_chunks() -> list[Callable[[bytes | bytearray, int, int], Any]]:
 
 
 def only_chunk(data: bytes) -> bytes:
-    """Return the content of the one chunk that `data` is, up to the end of the body, as of-watchdog sends a small one; b"" for anything else."""
+    """Return the content of the one chunk that `data` is, up to the end of the body, as of-watchdog sends a small one;
+    b"" for anything else.
+    """
     line = is_plain_chunk_line(data)
     if line is None:
         return b""
@@ -598,7 +677,10 @@ class LengthBody:
     in_part = False
 
     def __init__(self, length: int) -> None:
-        self.data, self.missing = BytesIO(), length  # whose `getvalue` hands its buffer over, where a bytearray needs a copy
+        self.data, self.missing = (
+            BytesIO(),
+            length,
+        )  # whose `getvalue` hands its buffer over, where a bytearray needs a copy
 
     @property
     def complete(self) -> bool:
@@ -612,7 +694,9 @@ class LengthBody:
 
 
 class ChunkedBody:
-    """A body in chunks (RFC 9112 §7.1); raises HTTPError for framing that is not valid, 413 for more than `most` bytes in total."""
+    """A body in chunks (RFC 9112 §7.1); raises HTTPError for framing that is not valid, 413 for more than `most` bytes
+    in total.
+    """
 
     __slots__ = ("complete", "data", "left", "most", "searched", "step", "trailer_room", "trailers", "turn")
 
@@ -630,7 +714,9 @@ class ChunkedBody:
         return self.turn <= 0
 
     def feed(self, data: bytes | bytearray) -> int:
-        """Take what is body from the front of `data`; return how many bytes that was. The rest is to be fed again, with more behind it."""
+        """Take what is body from the front of `data`; return how many bytes that was. The rest is to be fed again, with
+        more behind it.
+        """
         self.turn = CHUNKS_AT_ONCE
         position = self._whole_chunks(data, 0)
         while not self.complete and self.turn > 0:
@@ -642,7 +728,8 @@ class ChunkedBody:
         return position
 
     def _whole_chunks(self, data: bytes | bytearray, position: int) -> int:
-        """Take chunks that are there from size to end, without extensions and trailers: 1 instead of 5 µs for a body as of-watchdog sends it.
+        """Take chunks that are there from size to end, without extensions and trailers: 1 instead of 5 µs for a body as
+        of-watchdog sends it.
 
         What is there in part, or is not that simple, is left to the steps.
         """
@@ -666,7 +753,9 @@ class ChunkedBody:
         return position
 
     def _tiny_chunks(self, data: bytes | bytearray, position: int) -> int:
-        """Take a run of chunks of at most 15 bytes: 0.07 instead of 0.8 µs for each, which a sender of such chunks makes others wait for."""
+        """Take a run of chunks of at most 15 bytes: 0.07 instead of 0.8 µs for each, which a sender of such chunks
+        makes others wait for.
+        """
         match, find_all = tiny_chunks()
         end: int = match(data, position, position + TINY_AT_ONCE).end()
         contents = find_all(data, position, end)
@@ -678,7 +767,9 @@ class ChunkedBody:
         return end
 
     def _line(self, data: bytes | bytearray, start: int, most: int, status: int) -> bytes:
-        """Return the line at `start` with its end, b"" if that has not arrived; raise HTTPError for one of more than `most` bytes."""
+        """Return the line at `start` with its end, b"" if that has not arrived; raise HTTPError for one of more than
+        `most` bytes.
+        """
         end = data.find(b"\n", start + self.searched, start + most + 2)
         if end < 0 and len(data) - start >= most + 2:
             raise HTTPError(status)
@@ -761,7 +852,8 @@ class BodyMemory:
 class RequestReader:
     """Turn the bytes of one connection into its requests, one at a time; it does no I/O and knows no clock.
 
-    `waiting` says what has begun and is not complete: "head", "body" or "" for neither. `held` is what counts in `memory` for the request.
+    `waiting` says what has begun and is not complete: "head", "body" or "" for neither. `held` is what counts in
+    `memory` for the request.
     """
 
     __slots__ = (
@@ -772,7 +864,9 @@ class RequestReader:
     def __init__(self, max_head: int, max_body: int, memory: BodyMemory | None = None, streams: bool = False) -> None:
         self.memory, self.held = memory or BodyMemory(sys.maxsize), 0
         self.max_head, self.max_body, self.streams = max_head, sys.maxsize if streams else max_body, streams
-        self.max_at_once = min(MAX_LINE, max_head)  # bytes of the longest head that breaks no limit, neither the request line's nor its own
+        self.max_at_once = min(
+            MAX_LINE, max_head
+        )  # bytes of the longest head that breaks no limit, neither the request line's nor its own
         self.buffer = bytearray()  # what has arrived and belongs to no complete request
         self.pending: tuple[Request, LengthBody | ChunkedBody] | None = None  # the request whose body is being read
         self.waiting = ""
@@ -804,8 +898,14 @@ class RequestReader:
         return self._refuse(HTTPError(status), bytes(self.buffer[:5])) if self.waiting else None
 
     def _refuse(self, error: HTTPError, start: bytes) -> Request:
-        request = self.pending[0] if self.pending else Request("HEAD" if start.startswith(b"HEAD ") else "GET", "/", True, {}, {})
-        request.refusal = error.with_traceback(None)  # its frames hold this request: a cycle that only the collector would free
+        request = (
+            self.pending[0]
+            if self.pending
+            else Request("HEAD" if start.startswith(b"HEAD ") else "GET", "/", True, {}, {})
+        )
+        request.refusal = error.with_traceback(
+            None
+        )  # its frames hold this request: a cycle that only the collector would free
         request.keep_alive = False
         self.pending, self.waiting = None, ""
         self.buffer.clear()
@@ -818,7 +918,9 @@ class RequestReader:
         self.held = size
 
     def claim(self, size: int) -> None:
-        """Count `size` bytes that are made of the body, until the request is done; raise HTTPError where they do not fit."""
+        """Count `size` bytes that are made of the body, until the request is done; raise HTTPError where they do not
+        fit.
+        """
         self.memory.take(size)
         self.held += size
 
@@ -865,7 +967,9 @@ class RequestReader:
         self.scanned = known
 
     def _framed(self, request: Request, rest: bytes) -> Request | None:
-        """Return a request that is complete, or begin to read its body; `rest` is what came behind its head, unless the buffer has it."""
+        """Return a request that is complete, or begin to read its body; `rest` is what came behind its head, unless the
+        buffer has it.
+        """
         length = request.length
         if not length:
             if rest:
@@ -911,7 +1015,9 @@ class RequestReader:
 
     @property
     def in_part(self) -> bool:
-        """Whether there are more chunks in what has arrived than may be taken at once: the next `receive` goes on with them."""
+        """Whether there are more chunks in what has arrived than may be taken at once: the next `receive` goes on with
+        them.
+        """
         return bool(self.buffer) and self.pending is not None and self.pending[1].in_part
 
     def wants_continue(self) -> bool:
@@ -936,7 +1042,9 @@ def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, An
     A copy that has the keys already need not grow: 7 instead of 8 % of a short call's time.
     """
     return {
-        **dict.fromkeys(("REQUEST_METHOD", "REQUEST_URI", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "REMOTE_ADDR")),
+        **dict.fromkeys(
+            ("REQUEST_METHOD", "REQUEST_URI", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "REMOTE_ADDR")
+        ),
         "wsgi.input": None,
         "SCRIPT_NAME": "",
         "SERVER_NAME": host,
@@ -953,7 +1061,9 @@ def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, An
 
 
 def build_environ(request: Request, base: dict[str, Any], peer: str) -> dict[str, Any]:
-    """Convert a complete request to an environ: `base`, the request's own variables and its fields. Text is latin-1, as PEP 3333 has it."""
+    """Convert a complete request to an environ: `base`, the request's own variables and its fields. Text is latin-1, as
+    PEP 3333 has it.
+    """
     environ = base.copy()
     environ.update(request.fields)
     target = request.target
@@ -973,7 +1083,9 @@ def build_environ(request: Request, base: dict[str, Any], peer: str) -> dict[str
 
 
 def standard_error() -> Any:
-    """Return sys.stderr, or what it was before the function took it away; one that is deleted, without which no thread can be made, is put back."""
+    """Return sys.stderr, or what it was before the function took it away; one that is deleted, without which no thread
+    can be made, is put back.
+    """
     if not hasattr(sys, "stderr"):
         sys.stderr = sys.__stderr__
     return sys.stderr or sys.__stderr__
@@ -987,7 +1099,9 @@ def decoded_path(path: str) -> str:
 
 
 def percent_decoded(raw: bytes) -> bytes:
-    """Decode %XX, a piece at a time: the standard library makes an object for each escape, 70 times the memory of a body that is all escapes."""
+    """Decode %XX, a piece at a time: the standard library makes an object for each escape, 70 times the memory of a
+    body that is all escapes.
+    """
     from urllib.parse import unquote_to_bytes  # 2 to 3 ms, and most paths need none of it
 
     pieces, start = [], 0
@@ -1008,7 +1122,9 @@ if TYPE_CHECKING:
 else:
 
     class lazy:
-        """An attribute computed by its method when it is first read, and then kept: what a function does not touch costs nothing."""
+        """An attribute computed by its method when it is first read, and then kept: what a function does not touch
+        costs nothing.
+        """
 
         def __init__(self, compute: Callable[[Any], Any]) -> None:
             self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
@@ -1027,7 +1143,9 @@ class Body(bytes):
     charset = "utf-8"
 
     def __str__(self) -> str:
-        """Decode by the charset of Content-Type where it is one of CHARSETS, else as UTF-8; bytes that are not valid are replaced."""
+        """Decode by the charset of Content-Type where it is one of CHARSETS, else as UTF-8; bytes that are not valid
+        are replaced.
+        """
         return decoded(self, self.charset)
 
     def __format__(self, spec: str) -> str:
@@ -1085,7 +1203,9 @@ class Headers(Values):
         return sum(1 for _ in self)
 
     def getlist(self, name: str) -> list[str]:
-        """Return the separate values of the fields called `name`, in order of arrival; an empty list where there is none."""
+        """Return the separate values of the fields called `name`, in order of arrival; an empty list where there is
+        none.
+        """
         repeated = self._environ.get("of_python.repeated", {}).get(header_key(name))
         if repeated:
             return list(repeated)
@@ -1103,7 +1223,8 @@ def header_key(name: str) -> str:
 
 
 class Query(Values):
-    """Named text values in order of arrival, the first one of a name by `[...]`: query parameters, form fields, cookies.
+    """Named text values in order of arrival, the first one of a name by `[...]`: query parameters, form fields,
+    cookies.
 
     Arguments: pairs, each a name and a value; what, the noun for one of them, by which a missing one is reported.
     """
@@ -1175,13 +1296,15 @@ def utf8(latin1: str) -> str:
 
 FAST_CODECS = """utf-8 ascii utf-16 utf-16-le utf-16-be utf-32 utf-32-le utf-32-be koi8-r koi8-u
     shift-jis cp932 euc-jp iso2022-jp euc-kr cp949 gb2312 gbk gb18030 big5 big5-hkscs"""
-# Charsets without - and _ -> their codecs. The sender chooses: `punycode` is quadratic, 7 s for 1 MB, and CPython keeps names it does not know
+# Charsets without - and _ -> their codecs. The sender chooses: `punycode` is quadratic, 7 s for 1 MB, and CPython keeps
+# names it does not know
 CHARSETS = {
     **{name.replace("-", ""): name for name in FAST_CODECS.split()},
     **{f"iso8859{part}": f"iso8859-{part}" for part in range(1, 17) if part != 12},
     **{f"latin{number}": f"iso8859-{part}" for number, part in enumerate((1, 2, 3, 4, 9, 10, 13, 14, 15, 16), 1)},
     **{f"{maker}125{number}": f"cp125{number}" for maker in ("windows", "win", "cp") for number in range(9)},
-    "usascii": "ascii", "l1": "iso8859-1", "sjis": "shift-jis", "xsjis": "shift-jis", "ms932": "cp932", "windows31j": "cp932", "xeucjp": "euc-jp",
+    "usascii": "ascii", "l1": "iso8859-1", "sjis": "shift-jis", "xsjis": "shift-jis", "ms932": "cp932",
+    "windows31j": "cp932", "xeucjp": "euc-jp",
     "uhc": "cp949", "windows949": "cp949", "ksc56011987": "cp949", "gb231280": "gb2312", "cp936": "gbk", "xgbk": "gbk",
 }  # fmt: skip
 
@@ -1193,7 +1316,9 @@ def charset_of(content_type: str) -> str:
 
 
 def decoded(data: bytes, codec: str) -> str:
-    """Decode with bad bytes replaced: codecs of single bytes do that 100 times faster by a table than by themselves, 0.1 to 0.3 s a MB."""
+    """Decode with bad bytes replaced: codecs of single bytes do that 100 times faster by a table than by themselves,
+    0.1 to 0.3 s a MB.
+    """
     if not codec.startswith(("iso8859", "cp125", "koi8")):
         return data.decode(codec, "replace")
     from codecs import charmap_decode  # loaded at the interpreter's start
@@ -1204,8 +1329,8 @@ def decoded(data: bytes, codec: str) -> str:
 class Event:
     """One call as the function sees it.
 
-    method: str, as sent. path: str, decoded, begins with `/`. raw_path, raw_query: str, exactly as sent. headers: Headers. query: Query.
-    body: Body. text: str. cookies: Query. stream: binary file. environ: the WSGI environ.
+    method: str, as sent. path: str, decoded, begins with `/`. raw_path, raw_query: str, exactly as sent. headers:
+    Headers. query: Query. body: Body. text: str. cookies: Query. stream: binary file. environ: the WSGI environ.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -1230,7 +1355,9 @@ class Event:
     @lazy
     def _target(self) -> str:
         environ = self.environ
-        target = environ.get("REQUEST_URI") or environ.get("RAW_URI")  # not in PEP 3333, but most servers set one of them
+        target = environ.get("REQUEST_URI") or environ.get(
+            "RAW_URI"
+        )  # not in PEP 3333, but most servers set one of them
         if target is None:
             from urllib.parse import quote
 
@@ -1312,7 +1439,9 @@ def read_input(environ: dict[str, Any]) -> bytes:
     length = environ.get("CONTENT_LENGTH")
     if not length and not environ.get("wsgi.input_terminated"):
         return b""
-    if type(source := environ["wsgi.input"]) is BytesIO:  # not read: of two threads that ask first, one would get nothing
+    if (
+        type(source := environ["wsgi.input"]) is BytesIO
+    ):  # not read: of two threads that ask first, one would get nothing
         return source.getvalue()[: int(length)] if length else source.getvalue()
     return bytes(source.read(int(length) if length else -1))
 
@@ -1320,7 +1449,9 @@ def read_input(environ: dict[str, Any]) -> bytes:
 REQUIRED: Any = object()  # the default of what has none
 SECRETS: dict[str, tuple[tuple[int, ...], str]] = {}  # by path: what tells one content from the next, and the text
 # version, trace id, parent id, flags (W3C Trace Context §3.2); a later version may add more
-is_traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:(?<!^00.{53})-.*)?").fullmatch
+is_traceparent = re.compile(
+    r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:(?<!^00.{53})-.*)?"
+).fullmatch
 
 
 def read_secret(path: str) -> str:
@@ -1335,7 +1466,9 @@ def read_secret(path: str) -> str:
 
 
 def time_limit(exec_timeout: float | None, x_timeout: str | None) -> float:
-    """Return how many seconds a call may take; of-watchdog ignores an X-Timeout that is malformed, or larger than its own."""
+    """Return how many seconds a call may take; of-watchdog ignores an X-Timeout that is malformed, or larger than its
+    own.
+    """
     if exec_timeout is None:
         return FOREVER
     try:
@@ -1347,9 +1480,9 @@ def time_limit(exec_timeout: float | None, x_timeout: str | None) -> float:
 class Context:
     """Where and for how long a call runs.
 
-    hostname: str. function_name, namespace: str or None. call_id: str, also in the log and in the 500 that a caller sees.
-    trace_id: str, 32 hexadecimal digits, or None. deadline: end of this call's time on time.monotonic's clock in seconds, or None.
-    cancelled: bool, True once the caller has gone.
+    hostname: str. function_name, namespace: str or None. call_id: str, also in the log and in the 500 that a caller
+    sees. trace_id: str, 32 hexadecimal digits, or None. deadline: end of this call's time on time.monotonic's clock in
+    seconds, or None. cancelled: bool, True once the caller has gone.
 
     Argument: environ, the WSGI environ of the call.
     """
@@ -1373,7 +1506,8 @@ class Context:
         attributes = {
             "hostname": env.get("HOSTNAME") or socket.gethostname(),
             "function_name": env.get("OPENFAAS_NAME") or None,
-            "namespace": env.get("OPENFAAS_NAMESPACE") or read_text("/var/run/secrets/kubernetes.io/serviceaccount/namespace"),
+            "namespace": env.get("OPENFAAS_NAMESPACE")
+            or read_text("/var/run/secrets/kubernetes.io/serviceaccount/namespace"),
             "_exec_timeout": settings.exec_timeout,
             "_secret_dir": settings.secret_dir,
         }
@@ -1382,7 +1516,9 @@ class Context:
     @lazy
     def call_id(self) -> str:
         # Made in the environ, since of two threads that read it first both would make one
-        return self._environ.get("HTTP_X_CALL_ID") or self._environ.setdefault("of_python.call_id", os.urandom(16).hex())  # type: ignore[no-any-return]
+        return self._environ.get("HTTP_X_CALL_ID") or self._environ.setdefault(
+            "of_python.call_id", os.urandom(16).hex()
+        )  # type: ignore[no-any-return]
 
     @lazy
     def trace_id(self) -> str | None:
@@ -1409,7 +1545,8 @@ class Context:
         """Return the text of a secret without its final line break; it is read again when it has changed.
 
         Arguments: name, the secret's, as OpenFaaS knows it; default, what to return where it is missing.
-        Raises FileNotFoundError, which names the file, for a missing one without default, and ValueError for a name that is none.
+        Raises FileNotFoundError, which names the file, for a missing one without default, and ValueError for a name
+        that is none.
         """
         if not isinstance(name, str) or not re.fullmatch(r"(?!.*\.\.)[^/\0]+", name):
             raise ValueError(f"secret name {clipped(name)} is not valid: it takes a file's name, without / and ..")
@@ -1419,7 +1556,9 @@ class Context:
         except FileNotFoundError:
             if default is not REQUIRED:
                 return default
-            raise FileNotFoundError(f"secret {clipped(name)} is missing: there is no file {path}; is it listed in stack.yaml?") from None
+            raise FileNotFoundError(
+                f"secret {clipped(name)} is missing: there is no file {path}; is it listed in stack.yaml?"
+            ) from None
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # what vars(context) shows
@@ -1431,12 +1570,19 @@ class Context:
 
 # ---- 7. result -> Response: whatever handle returned -----------------------------------------------------------------
 
-HTML, BINARY, JSON, LINES = "text/html; charset=utf-8", "application/octet-stream", "application/json", "application/x-ndjson"
+HTML, BINARY, JSON, LINES = (
+    "text/html; charset=utf-8",
+    "application/octet-stream",
+    "application/json",
+    "application/x-ndjson",
+)
 ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"))
 OTHER, OWN, LENGTH, CONNECTION = range(4)
 # Fields that are the server's: those between two hops (RFC 9110 §7.6.1), the framing, and Date and Server
 FIELD_KINDS = {
-    **dict.fromkeys(("date", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "server"), OWN),
+    **dict.fromkeys(
+        ("date", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "server"), OWN
+    ),
     **dict.fromkeys(("te", "trailer", "transfer-encoding", "upgrade"), OWN),
     "content-length": LENGTH,
     "connection": CONNECTION,
@@ -1467,7 +1613,9 @@ class Response:
 
 
 def to_response(result: Any) -> Response:
-    """Convert whatever `handle` returned to a Response; raise ResultError, or what a stream's first item raises, if that cannot be."""
+    """Convert whatever `handle` returned to a Response; raise ResultError, or what a stream's first item raises, if
+    that cannot be.
+    """
     if isinstance(result, dict):
         whole = ENVELOPE.issuperset(result)
         if result and (whole or "statusCode" in result or "status_code" in result):
@@ -1481,7 +1629,9 @@ def to_response(result: Any) -> Response:
 
 
 def from_envelope(envelope: dict[Any, Any], others: Collection[Any]) -> Response:
-    """Convert an envelope, in the older or the newer spelling, with its `others`, the keys of neither; the newer spelling wins."""
+    """Convert an envelope, in the older or the newer spelling, with its `others`, the keys of neither; the newer
+    spelling wins.
+    """
     if "body" in envelope:
         body = envelope["body"]
     elif "response" in envelope:
@@ -1500,13 +1650,17 @@ def from_tuple(result: tuple[Any, ...]) -> Response:
     if len(result) == 3:
         return from_parts(result[1], result[2], result[0])
     if len(result) != 2:
-        raise ResultError(f"a tuple of {len(result)} is no result: return (body, status), (body, headers) or (body, status, headers)")
+        raise ResultError(
+            f"a tuple of {len(result)} is no result: return (body, status), (body, headers) or (body, status, headers)"
+        )
     body, second = result
     return from_parts(200, second, body) if isinstance(second, (list, Mapping)) else from_parts(second, (), body)
 
 
 def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response:
-    """Put a response together: the function's own Content-Type wins, then `kind`, then that of the body; where none is allowed, it is dropped."""
+    """Put a response together: the function's own Content-Type wins, then `kind`, then that of the body; where none is
+    allowed, it is dropped.
+    """
     code = to_status(status)
     pairs = to_pairs(headers) if headers else []
     content, natural = encode_body(body)
@@ -1530,7 +1684,9 @@ def without_body(status: int, headers: HeaderPairs, content: bytes | Stream | As
 
 
 def to_status(status: Any) -> int:
-    """Check a status: 200 to 599 as int, http.HTTPStatus or three digits of text (1xx would hang of-watchdog's caller)."""
+    """Check a status: 200 to 599 as int, http.HTTPStatus or three digits of text (1xx would hang of-watchdog's
+    caller).
+    """
     code = status
     if isinstance(status, str) and re.fullmatch("[0-9]{3}", status):
         code = int(status)
@@ -1544,11 +1700,15 @@ def header_items(headers: Any) -> list[tuple[Any, Any]]:
     try:
         return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
     except (TypeError, ValueError):
-        raise ResultError(f"headers {clipped(headers)} cannot be sent: they take a dict or a list of (name, value)") from None
+        raise ResultError(
+            f"headers {clipped(headers)} cannot be sent: they take a dict or a list of (name, value)"
+        ) from None
 
 
 def to_pairs(headers: Any) -> HeaderPairs:
-    """Convert the function's headers to pairs of text, one for each field, without those that are the server's; check each."""
+    """Convert the function's headers to pairs of text, one for each field, without those that are the server's; check
+    each.
+    """
     pairs = []
     for name, value in header_items(headers):
         for single in value if isinstance(value, (list, tuple)) else (value,):
@@ -1612,10 +1772,14 @@ def json_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
 
 
 def json_encoder() -> Callable[[Any], str]:
-    """Make the function that encodes JSON: what `JSONEncoder.encode` makes anew for each value, made once, which halves its time."""
+    """Make the function that encodes JSON: what `JSONEncoder.encode` makes anew for each value, made once, which halves
+    its time.
+    """
     from json import JSONEncoder, encoder
 
-    settings = JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=json_default)
+    settings = JSONEncoder(
+        ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=json_default
+    )
     make = getattr(encoder, "c_make_encoder", None)
     if make is None:  # not CPython
         return settings.encode
@@ -1629,15 +1793,21 @@ def not_json(constant: str) -> NoReturn:
 
 
 def encode_json(value: Any) -> bytes:
-    """Convert a value to JSON in UTF-8, unescaped but for lone surrogates; raise ResultError for what JSON cannot say."""
+    """Convert a value to JSON in UTF-8, unescaped but for lone surrogates; raise ResultError for what JSON cannot
+    say.
+    """
     try:
         return json_codec()[0](value).encode("utf-8", "backslashreplace")  # \udXXX is JSON's own escape (RFC 8259 §7)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ResultError(f"body {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}") from None
+        raise ResultError(
+            f"body {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}"
+        ) from None
 
 
 def json_default(value: Any) -> Any:
-    """Convert what the json module does not know: dates, decimals, sets, dataclasses and the like. Their modules are not imported for it."""
+    """Convert what the json module does not know: dates, decimals, sets, dataclasses and the like. Their modules are
+    not imported for it.
+    """
     for cls in type(value).__mro__:
         convert = JSON_TYPES.get(f"{cls.__module__}.{cls.__qualname__}")
         if convert:
@@ -1655,7 +1825,9 @@ CALL: ContextVar[Context | None] = ContextVar("call", default=None)  # whose cod
 
 
 class Stream:
-    """A body that is sent as it comes. Its first item is taken at once, so that an early error can still choose the status."""
+    """A body that is sent as it comes. Its first item is taken at once, so that an early error can still choose the
+    status.
+    """
 
     def __init__(self, items: Iterator[Any]) -> None:
         self.items = items
@@ -1697,14 +1869,19 @@ class Stream:
             close()
 
 
-UNPATCHED = type(sys)("_thread")  # a copy: two calls may import at once, and the import system locks with what that module holds
+UNPATCHED = type(sys)(
+    "_thread"
+)  # a copy: two calls may import at once, and the import system locks with what that module holds
 vars(UNPATCHED).update(vars(_thread))
-GREEN = "the function has replaced Python's locks, as gevent and eventlet do: a call that waits for one that another call holds may hang"
+GREEN = "the function has replaced Python's locks, as gevent and eventlet do: "
+GREEN += "a call that waits for one that another call holds may hang"
 GREEN += "; gevent.monkey.patch_all(thread=False, queue=False) and eventlet.monkey_patch(thread=False) leave them alone"
 
 
 def start_thread(work: Callable[[Any], object], argument: object, name: str) -> None:
-    """Start a daemon thread of the system; a patched `threading` would make a greenlet of the caller's thread instead."""
+    """Start a daemon thread of the system; a patched `threading` would make a greenlet of the caller's thread
+    instead.
+    """
     standard_error()  # threading asks for it
     if threading.get_ident is get_ident:
         threading.Thread(target=work, args=(argument,), name=name, daemon=True).start()
@@ -1749,7 +1926,9 @@ class Ready:
 
 
 class Inbox:
-    """What threads leave for another one, which is woken once for many. Argument: wake, which makes that thread call `take_all` soon."""
+    """What threads leave for another one, which is woken once for many. Argument: wake, which makes that thread call
+    `take_all` soon.
+    """
 
     def __init__(self, wake: Callable[[], object]) -> None:
         self.wake, self.woken = wake, False
@@ -1768,7 +1947,9 @@ class Inbox:
 
 
 class Loop:
-    """An asyncio event loop in a thread of its own, started with the first coroutine; asyncio is not imported before."""
+    """An asyncio event loop in a thread of its own, started with the first coroutine; asyncio is not imported
+    before.
+    """
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -1807,7 +1988,9 @@ class Loop:
                 pass
 
     def _watch(self, loop: Any) -> None:
-        """Ask the loop each second for a sign of life as long as there are calls, and log what holds it up. Thread main loop."""
+        """Ask the loop each second for a sign of life as long as there are calls, and log what holds it up. Thread main
+        loop.
+        """
         while True:
             self.rests = True
             if not self.calls:
@@ -1836,7 +2019,10 @@ class Loop:
         while not self.forked:
             try:
                 loop.run_forever()
-            except (SystemExit, KeyboardInterrupt):  # of a task, which asyncio lets out of the loop too: it ends its call, not the others
+            except (
+                SystemExit,
+                KeyboardInterrupt,
+            ):  # of a task, which asyncio lets out of the loop too: it ends its call, not the others
                 pass
         log("ERROR", "handle has gone on awaiting, or returned, in a process that it forked: it takes os._exit there")
         os._exit(1)
@@ -1864,13 +2050,18 @@ LOOP = Loop()  # the process's one
 
 
 def warn_of_hold_up(frame: FrameType | None) -> None:
-    """Log where the loop's thread stands, unless that is in the loop itself: then it was another thread that let no other run."""
+    """Log where the loop's thread stands, unless that is in the loop itself: then it was another thread that let no
+    other run.
+    """
     if place := function_frame(frame):
         from linecache import getline
 
         file, line = place.f_code.co_filename, place.f_lineno
         source = clipped(getline(file, line).strip(), 200)[1:-1]
-        warn_once(f"{file}:{line} holds up all async calls for over {HELD_UP:g} s: {source}\nawait asyncio.to_thread(...) would let them go on")
+        warn_once(
+            f"{file}:{line} holds up all async calls for over {HELD_UP:g} s: {source}\n"
+            "await asyncio.to_thread(...) would let them go on"
+        )
 
 
 def function_frame(frame: FrameType | None) -> FrameType | None:
@@ -1892,7 +2083,9 @@ async def awaited(awaitable: Awaitable[Any]) -> Any:
 
 
 class NotAwaited(Exception):
-    """No task could be made of a coroutine; the argument is why. A future takes no StopIteration as it is, and no SystemExit."""
+    """No task could be made of a coroutine; the argument is why. A future takes no StopIteration as it is, and no
+    SystemExit.
+    """
 
 
 class Job:
@@ -1900,7 +2093,10 @@ class Job:
 
     def __init__(self, awaitable: Awaitable[Any], context: Context | None = None) -> None:
         LOOP.start()
-        self.coroutine, self.call = awaitable if isinstance(awaitable, Coroutine) else awaited(awaitable), copy_context()
+        self.coroutine, self.call = (
+            awaitable if isinstance(awaitable, Coroutine) else awaited(awaitable),
+            copy_context(),
+        )
         self.ready, self.closed = Ready(), False
         self.task: Any = None
         self.call.run(CALL.set, context)
@@ -1911,7 +2107,9 @@ class Job:
     def _begin(self) -> None:
         try:
             task = LOOP.loop.create_task(self.coroutine, context=self.call)
-        except BaseException as error:  # the function's own task factory has failed, or has run the coroutine at once, to its sys.exit
+        except (
+            BaseException
+        ) as error:  # the function's own task factory has failed, or has run the coroutine at once, to its sys.exit
             task = LOOP.loop.create_future()
             task.set_exception(NotAwaited(error))
         self.task = task
@@ -1960,9 +2158,9 @@ class Probe:
 class Later:
     """The items to send of a result that is not there yet.
 
-    Any WSGI server can iterate over it, and waits; one that knows `when_ready` and `take` need not hold a thread meanwhile.
-    Arguments: job, a Job, a Probe or an AsyncStream; answer, called when that is ready, with a function that returns its result or raises;
-    it returns the items.
+    Any WSGI server can iterate over it, and waits; one that knows `when_ready` and `take` need not hold a thread
+    meanwhile. Arguments: job, a Job, a Probe or an AsyncStream; answer, called when that is ready, with a function that
+    returns its result or raises; it returns the items.
     """
 
     def __init__(self, job: Job | Probe | AsyncStream, answer: Callable[[Callable[[], Any]], Iterable[bytes]]) -> None:
@@ -1988,7 +2186,8 @@ END_OF_ITEMS = object()
 
 
 class AsyncStream:
-    """An async generator's items, sent as they come: one task on a loop runs it, and is one item ahead of the server at most.
+    """An async generator's items, sent as they come: one task on a loop runs it, and is one item ahead of the server at
+    most.
 
     It is used as `Later` is; `take` returns one item, or None at the end.
     """
@@ -1998,7 +2197,10 @@ class AsyncStream:
         self.headers: HeaderPairs | None = None  # to be told the Content-Type, if the function gave none
         self.failed: Callable[[], object] = bool  # called when an item after the first raises
         self.ready = Ready()  # for the next item
-        self.offer: tuple[Any, BaseException | None] = None, None  # it, or END_OF_ITEMS and what the generator has raised in its place
+        self.offer: tuple[Any, BaseException | None] = (
+            None,
+            None,
+        )  # it, or END_OF_ITEMS and what the generator has raised in its place
         self.job: Job | None = None
         self.closed = False
 
@@ -2023,7 +2225,9 @@ class AsyncStream:
                 await self.items.aclose()
 
     def _offer_end(self) -> None:
-        """Offer the end, with what the generator has raised, when the task is done, not at its last item: `close` would cancel `aclose` half-way."""
+        """Offer the end, with what the generator has raised, when the task is done, not at its last item: `close` would
+        cancel `aclose` half-way.
+        """
         assert self.job is not None
         try:
             self.job.result()
@@ -2036,7 +2240,9 @@ class AsyncStream:
         self.ready.announce()
 
     def _next(self) -> tuple[bytes, str] | None:
-        """Wait for the next item; return it encoded, in the server's thread, since that of the loop is everybody's, or None at the end."""
+        """Wait for the next item; return it encoded, in the server's thread, since that of the loop is everybody's, or
+        None at the end.
+        """
         self.ready.wait()
         item, error = self.offer
         if error is not None:
@@ -2092,7 +2298,10 @@ def encode_item(item: Any) -> tuple[bytes, str]:
         return encode_text(item), HTML
     if isinstance(item, (bytes, bytearray, memoryview)):
         return bytes(item), BINARY
-    raise ResultError(f"a stream's item {clipped(item)} of type {type(item).__name__} cannot be sent: it takes str, bytes, dict or list")
+    raise ResultError(
+        f"a stream's item {clipped(item)} of type {type(item).__name__} cannot be sent: "
+        "it takes str, bytes, dict or list"
+    )
 
 
 def file_pieces(file: Any) -> Iterator[Any]:
@@ -2105,19 +2314,28 @@ def file_pieces(file: Any) -> Iterator[Any]:
             file.close()
 
 
-FIELD_LINES: dict[tuple[str, str], tuple[bytes, int]] = {}  # headers sent before -> their lines and kinds: 0.1 instead of 1 µs
+FIELD_LINES: dict[
+    tuple[str, str], tuple[bytes, int]
+] = {}  # headers sent before -> their lines and kinds: 0.1 instead of 1 µs
 is_field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110 §5.5
 
 
 def field_line(name: str, value: str) -> tuple[bytes, int]:
-    """Convert a header to its line, CRLF included, and its kind; raise ResultError, which names it, for one that would break the response."""
+    """Convert a header to its line, CRLF included, and its kind; raise ResultError, which names it, for one that would
+    break the response.
+    """
     known = FIELD_LINES.get((name, value)) if type(name) is str is type(value) else None
     if known is not None:
         return known
     if not isinstance(name, str) or not is_token(name):
-        raise ResultError(f"header name {clipped(name)} cannot be sent: it takes letters, digits and - (RFC 9110 §5.6.2)")
+        raise ResultError(
+            f"header name {clipped(name)} cannot be sent: it takes letters, digits and - (RFC 9110 §5.6.2)"
+        )
     if not isinstance(value, str) or not is_field_value(value):
-        raise ResultError(f"header {name} with value {clipped(value)} cannot be sent: it takes latin-1 text without control characters")
+        raise ResultError(
+            f"header {name} with value {clipped(value)} cannot be sent: "
+            "it takes latin-1 text without control characters"
+        )
     line = f"{name}: {value}\r\n".encode("latin-1"), FIELD_KINDS.get(name.lower(), OTHER)
     remember(FIELD_LINES, (name, value), line, len(line[0]))
     return line
@@ -2125,8 +2343,12 @@ def field_line(name: str, value: str) -> tuple[bytes, int]:
 
 # ---- 8. Application: environ -> event -> handle -> Response ----------------------------------------------------------
 
-# What in a log would be taken for something else: a terminal's commands, other ends of a line. A record's own lines stay lines
-ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
+# What in a log would be taken for something else: a terminal's commands, other ends of a line. A record's own lines
+# stay lines
+ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"} | {
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
 
 
 class Log:
@@ -2137,15 +2359,23 @@ class Log:
         self.tracks_calls = False  # whether CALL is kept up to date: 3 % of a short call, and for `logging` only
 
     def __call__(self, level: str, text: str, trace: str = "", call_id: str = "", logger: str = "") -> None:
-        """Write one record, unless its level is below the log's; `trace`, such as a traceback, stands behind its text."""
+        """Write one record, unless its level is below the log's; `trace`, such as a traceback, stands behind its
+        text.
+        """
         if LEVELS.get(level, LEVELS["ERROR"]) < self.level:
             return
-        record = json_record(level, text, trace, call_id, logger) if self.as_json else text_record(level, text, trace, call_id, logger)
+        record = (
+            json_record(level, text, trace, call_id, logger)
+            if self.as_json
+            else text_record(level, text, trace, call_id, logger)
+        )
         try:
             output = standard_error()
             output.write(record)
             output.flush()
-        except Exception:  # a broken pipe, a full disk, a closed file, no file at all, or what the function has put in its place
+        except (
+            Exception
+        ):  # a broken pipe, a full disk, a closed file, no file at all, or what the function has put in its place
             pass
 
 
@@ -2153,10 +2383,16 @@ log = Log()
 
 
 def text_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
-    """Make a record of lines of text. All but the first are indented, so that no text of an exception can pass for a record of its own."""
+    """Make a record of lines of text. All but the first are indented, so that no text of an exception can pass for a
+    record of its own.
+    """
     call = f"call {clipped(call_id)} " if call_id else ""
-    record = f"{level} {call}{logger and logger + ': '}{shortened(text, LOG_LINE)}\n{shortened(trace, LOG_LINE)}".strip()
-    record = record.translate(ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates are no text
+    record = (
+        f"{level} {call}{logger and logger + ': '}{shortened(text, LOG_LINE)}\n{shortened(trace, LOG_LINE)}".strip()
+    )
+    record = (
+        record.translate(ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")
+    )  # lone surrogates are no text
     return record.replace("\n", "\n  ") + "\n"
 
 
@@ -2174,9 +2410,11 @@ def json_record(level: str, text: str, trace: str, call_id: str, logger: str) ->
 
 
 def turns(text: Any, take: Callable[[Any], Any] = str) -> Iterator[Any]:
-    """Cut text, or bytes with `take=bytes`, into pieces of at most LOG_LINE that end with a line; break a line that is longer.
+    """Cut text, or bytes with `take=bytes`, into pieces of at most LOG_LINE that end with a line; break a line that is
+    longer.
 
-    What is done with a piece is done in one step, under the GIL and maybe a lock; other threads get theirs between two pieces.
+    What is done with a piece is done in one step, under the GIL and maybe a lock; other threads get theirs between two
+    pieces.
     """
     newline, start = take("\n") if take is str else b"\n", 0
     while len(text) - start > LOG_LINE:
@@ -2206,11 +2444,12 @@ class TextOutput(TextIOWrapper):
 
 
 class Output(BufferedIOBase):
-    """What stands behind the process's stdout and stderr: it breaks long lines, and neither fails nor hangs when nobody takes what it writes.
+    """What stands behind the process's stdout and stderr: it breaks long lines, and neither fails nor hangs when nobody
+    takes what it writes.
 
-    of-watchdog stops reading for good at a line above 64 KiB; then the pipe fills, and each call that prints would wait for ever.
-    A write of up to LOG_LINE bytes is never torn; within a longer one the lines of other threads may stand between two lines.
-    Arguments: fd, the descriptor that it writes to, which stays open; name, for people.
+    of-watchdog stops reading for good at a line above 64 KiB; then the pipe fills, and each call that prints would wait
+    for ever. A write of up to LOG_LINE bytes is never torn; within a longer one the lines of other threads may stand
+    between two lines. Arguments: fd, the descriptor that it writes to, which stays open; name, for people.
     """
 
     def __init__(self, fd: int, name: str) -> None:
@@ -2237,13 +2476,17 @@ class Output(BufferedIOBase):
         view = memoryview(data)
         for turn in turns(view.cast("B") if view.nbytes else b"", bytes):
             with self.lock:
-                if self.lost and not self._put(b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost):
+                if self.lost and not self._put(
+                    b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost
+                ):
                     self.column = self.lost = 0
                 self.lost += self._put(self._with_break(turn))
         return view.nbytes
 
     def _with_break(self, data: bytes) -> bytes:
-        """Return `data`, none of whose lines is too long, with a line break before it if its first one would be where the last write ended."""
+        """Return `data`, none of whose lines is too long, with a line break before it if its first one would be where
+        the last write ended.
+        """
         first = data.find(b"\n")
         if self.column and self.column + (len(data) if first < 0 else first) > LOG_LINE:
             data = b"\n" + data
@@ -2263,22 +2506,34 @@ class Output(BufferedIOBase):
 
 
 class ImportHook:
-    """A finder that finds nothing itself: it lets `logging`, and pools, be set up when the function imports them; the runtime never does."""
+    """A finder that finds nothing itself: it lets `logging`, and pools, be set up when the function imports them; the
+    runtime never does.
+    """
 
     def __init__(self) -> None:
-        self.set_ups: dict[str, Callable[[Any], None]] = {"logging": set_up_logging, "concurrent.futures.thread": set_up_pools}
+        self.set_ups: dict[str, Callable[[Any], None]] = {
+            "logging": set_up_logging,
+            "concurrent.futures.thread": set_up_pools,
+        }
         self.set_ups["concurrent.futures.process"] = set_up_process_pools
 
     def install(self) -> None:
-        """Set up what is imported from now on, and what the interpreter's own start, such as a sitecustomize, has imported already."""
+        """Set up what is imported from now on, and what the interpreter's own start, such as a sitecustomize, has
+        imported already.
+        """
         for name in self.set_ups.keys() & sys.modules.keys():
             self.set_ups.pop(name)(sys.modules[name])
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Return the spec that another finder has for one of its modules, with a loader that sets it up (importlib.abc.MetaPathFinder)."""
+        """Return the spec that another finder has for one of its modules, with a loader that sets it up
+        (importlib.abc.MetaPathFinder).
+        """
         if set_up := self.set_ups.pop(name, None):
-            spec = next(filter(None, (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)), None)
+            spec = next(
+                filter(None, (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)),
+                None,
+            )
             if spec is not None:
                 spec.loader = SetUpLoader(spec.loader, set_up)  # type: ignore[assignment]  # by duck type
             return spec
@@ -2301,10 +2556,12 @@ class SetUpLoader:
 
 
 def set_up_logging(logging: Any) -> None:
-    """Let `logging` work without any set-up of the function's: from log_level on, into this log, each record with its call.
+    """Let `logging` work without any set-up of the function's: from log_level on, into this log, each record with its
+    call.
 
-    What the function sets up itself wins: this stands where the standard library has its handler of last resort. `basicConfig` without
-    arguments, which `logging.info` calls itself, would take its place for a poorer one, and with a level alone says that and no more.
+    What the function sets up itself wins: this stands where the standard library has its handler of last resort.
+    `basicConfig` without arguments, which `logging.info` calls itself, would take its place for a poorer one, and with
+    a level alone says that and no more.
     """
 
     class LastResort(logging.Handler):  # type: ignore[misc]
@@ -2316,7 +2573,13 @@ def set_up_logging(logging: Any) -> None:
             try:
                 error = record.exc_info and record.exc_info[1]
                 trace = format_traceback(error) if error else ""
-                log(record.levelname, record.getMessage(), trace + (record.stack_info or ""), getattr(record, "call_id", ""), record.name or "")
+                log(
+                    record.levelname,
+                    record.getMessage(),
+                    trace + (record.stack_info or ""),
+                    getattr(record, "call_id", ""),
+                    record.name or "",
+                )
             except Exception:
                 self.handleError(record)
 
@@ -2348,7 +2611,9 @@ def track_calls() -> None:
 
 
 def running_call() -> Context | None:
-    """Return the context of the call whose code runs here. Where CALL is not kept, a caller's frame has it: no call pays for what few ask."""
+    """Return the context of the call whose code runs here. Where CALL is not kept, a caller's frame has it: no call
+    pays for what few ask.
+    """
     frame: Any = None if CALL.get() else sys._getframe()
     while frame and frame.f_code is not Application._answer.__code__:
         frame = frame.f_back
@@ -2362,7 +2627,9 @@ def track_threads() -> None:
     def start_in_call(thread: threading.Thread) -> None:
         if running := running_call():
             ids = {"HTTP_X_CALL_ID": running.call_id, "HTTP_TRACEPARENT": running._environ.get("HTTP_TRACEPARENT", "")}
-            call = type(running)(ids)  # without the rest of the environ: a thread may outlive its call, and is not to hold its body
+            call = type(running)(
+                ids
+            )  # without the rest of the environ: a thread may outlive its call, and is not to hold its body
             thread.of_python_call = call  # type: ignore[attr-defined]
             run = thread.run
 
@@ -2387,7 +2654,9 @@ def set_up_pools(futures: Any) -> None:
 
 
 def set_up_process_pools(futures: Any) -> None:
-    """Let the idle processes of a pool end with this one, whose threads nobody waits for: the interpreter would tell these to end them."""
+    """Let the idle processes of a pool end with this one, whose threads nobody waits for: the interpreter would tell
+    these to end them.
+    """
     import atexit
 
     atexit.register(futures._python_exit)
@@ -2407,18 +2676,24 @@ def format_traceback(error: BaseException, of_function: bool = False) -> str:
     """Convert an exception to its traceback's text; one of the function's begins in the function's files."""
     from traceback import TracebackException  # 5 ms, and a function that works needs none of it
 
-    formatted = TracebackException(type(error), error, function_frames(error) if of_function else error.__traceback__, compact=True)
+    formatted = TracebackException(
+        type(error), error, function_frames(error) if of_function else error.__traceback__, compact=True
+    )
     shorten_messages(formatted)
     return "".join(formatted.format())
 
 
 def shorten_messages(formatted: Any) -> None:
-    """Cut the messages of an exception, and of those it goes back to: to indent one of 100 MB takes seconds, in which no other thread runs."""
+    """Cut the messages of an exception, and of those it goes back to: to indent one of 100 MB takes seconds, in which
+    no other thread runs.
+    """
     exceptions = [formatted]
     for exception in exceptions:
         exception._str = shortened(exception._str, LOG_LINE)
         if isinstance(exception.__notes__, list):
-            exception.__notes__ = [shortened(note, LOG_LINE) if isinstance(note, str) else note for note in exception.__notes__]
+            exception.__notes__ = [
+                shortened(note, LOG_LINE) if isinstance(note, str) else note for note in exception.__notes__
+            ]
         if len(getattr(exception, "text", None) or "") > LOG_LINE:  # the line of a SyntaxError
             exception.text = None
         exceptions += filter(None, (exception.__cause__, exception.__context__, *(exception.exceptions or ())))
@@ -2438,14 +2713,17 @@ def function_frames(error: BaseException) -> TracebackType | None:
 def is_before_function(frame: FrameType) -> bool:
     if frame.f_globals is globals() or frame.f_globals is vars(threading):
         return True
-    return frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code.co_filename.endswith("/importlib/__init__.py")
+    return frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code.co_filename.endswith(
+        "/importlib/__init__.py"
+    )
 
 
 class Function:
     """What the user's module declares: its entry point, and the names beside it that the runtime knows.
 
-    Arguments: handle(event, context); startup(context), called before the first call; shutdown(context), after the last; ready(), false or an
-    exception where the function cannot take calls; stream_request, whether `handle` is called before the body has arrived.
+    Arguments: handle(event, context); startup(context), called before the first call; shutdown(context), after the
+    last; ready(), false or an exception where the function cannot take calls; stream_request, whether `handle` is
+    called before the body has arrived.
     """
 
     def __init__(
@@ -2461,11 +2739,18 @@ class Function:
         for name, hook in (("startup", startup), ("shutdown", shutdown), ("ready", ready)):
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} is {clipped(hook)}: it takes a function, or None")
-        self.handle, self.startup, self.shutdown, self.ready, self.stream_request = handle, startup, shutdown, ready, bool(stream_request)
+        self.handle, self.startup, self.shutdown, self.ready, self.stream_request = (
+            handle,
+            startup,
+            shutdown,
+            ready,
+            bool(stream_request),
+        )
 
 
 class Readiness:
-    """Whether the function is ready, asked in a thread of its own, which holds up nobody: one at a time, and the answer stands for READY_SECONDS.
+    """Whether the function is ready, asked in a thread of its own, which holds up nobody: one at a time, and the answer
+    stands for READY_SECONDS.
 
     A `ready` that takes longer than that counts as false until it returns. Argument: is_ready, which asks the function.
     """
@@ -2530,11 +2815,15 @@ def state(is_ready: bool) -> tuple[str, int, dict[str, str]]:
 class Application:
     """A WSGI application (PEP 3333) that calls one function's `handle`; it runs under any WSGI server.
 
-    Arguments: function, a Function or its `handle` alone; settings, by default those of `os.environ`; env, for the context, by default `os.environ`.
+    Arguments: function, a Function or its `handle` alone; settings, by default those of `os.environ`; env, for the
+    context, by default `os.environ`.
     """
 
     def __init__(
-        self, function: Function | Callable[[Any, Any], Any], settings: Settings | None = None, env: Mapping[str, str] | None = None
+        self,
+        function: Function | Callable[[Any, Any], Any],
+        settings: Settings | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         env = os.environ if env is None else env
         settings = Settings.from_env(env) if settings is None else settings
@@ -2579,7 +2868,12 @@ class Application:
         return self._answer(self.handle, (event, context), event, context, start_response)
 
     def _answer(
-        self, produce: Callable[..., Any], arguments: tuple[Any, ...], event: Event, context: Context, start_response: StartResponse
+        self,
+        produce: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        event: Event,
+        context: Context,
+        start_response: StartResponse,
     ) -> Iterable[bytes]:
         """Make the items to send of what `produce` returns or raises."""
         if log.tracks_calls:
@@ -2598,7 +2892,9 @@ class Application:
             return self._relay(result, event.environ, start_response, event, context)
         return self._send(response, event, context, start_response)
 
-    def _send(self, response: Response, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
+    def _send(
+        self, response: Response, event: Event, context: Context, start_response: StartResponse
+    ) -> Iterable[bytes]:
         if type(response.body) is not bytes:
             return self._send_stream(response, event, context, start_response)
         start_response(status_line(response.status), response.headers)
@@ -2608,8 +2904,12 @@ class Application:
         """Answer with what `job` results in, when that is there."""
         return Later(job, lambda outcome: self._answer(outcome, (), event, context, start_response))
 
-    def _send_stream(self, response: Response, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
-        """Send a stream; one that is awaited when its first item is there: until then it can still choose the status by an error."""
+    def _send_stream(
+        self, response: Response, event: Event, context: Context, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Send a stream; one that is awaited when its first item is there: until then it can still choose the status by
+        an error.
+        """
         stream: Any = response.body
 
         def answer(outcome: Callable[[], Any] = stream.result) -> Iterable[bytes]:
@@ -2629,11 +2929,15 @@ class Application:
         return Later(stream, answer)
 
     def answers_at_once(self, target: str) -> bool:
-        """Tell whether a call to `target` takes no time, whatever the function does: a server need not keep a thread for it."""
+        """Tell whether a call to `target` takes no time, whatever the function does: a server need not keep a thread
+        for it.
+        """
         return ("_/" in target or "%" in target) and decoded_path(target.partition("?")[0]) in OWN_PATHS
 
     def _answer_itself(self, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer for the runtime itself: whether it lives, and whether the function is ready; of-watchdog asks so with `ready_path=/_/ready`."""
+        """Answer for the runtime itself: whether it lives, and whether the function is ready; of-watchdog asks so with
+        `ready_path=/_/ready`.
+        """
         if event.path == "/_/health" or self.readiness is None:
             return self._answer(lambda: state(True), (), event, context, start_response)
         probe = self.readiness.ask()
@@ -2641,7 +2945,12 @@ class Application:
         return later.take() if probe.ready.is_there else later
 
     def _relay(
-        self, answer: WSGIApplication, environ: dict[str, Any], start_response: StartResponse, event: Event, context: Context
+        self,
+        answer: WSGIApplication,
+        environ: dict[str, Any],
+        start_response: StartResponse,
+        event: Event,
+        context: Context,
     ) -> Iterable[bytes]:
         """Let a WSGI response object answer for itself."""
         try:
@@ -2651,7 +2960,9 @@ class Application:
         except BaseException as error:
             failure = sys.exc_info()
 
-            def start_again(status: str, headers: HeaderPairs, _: Any = None) -> Callable[[bytes], object]:  # it may have been called before
+            def start_again(
+                status: str, headers: HeaderPairs, _: Any = None
+            ) -> Callable[[bytes], object]:  # it may have been called before
                 return start_response(status, headers, failure)
 
             return self._send(self._failure(error, event, context), event, context, start_again)
@@ -2677,7 +2988,9 @@ class Application:
 
 
 def from_error(error: HTTPError) -> Response:
-    """Convert an HTTPError to the response of the same envelope; without a body, the status's own phrase as text/plain."""
+    """Convert an HTTPError to the response of the same envelope; without a body, the status's own phrase as
+    text/plain.
+    """
     if error.body is not None:
         return from_parts(error.status, error.headers, error.body)
     code = to_status(error.status)
@@ -2696,8 +3009,9 @@ def default_target() -> str:
 def load_function(target: str | os.PathLike[str] = "") -> Function:
     """Import the function's module and return what it declares.
 
-    Argument: target, a file, a folder that holds `handler.py`, or `module:function`; by default the folder `handler` beside this module.
-    Raises SettingsError where target does not exist, LoadError where the module has no such entry point, and what the import raises.
+    Argument: target, a file, a folder that holds `handler.py`, or `module:function`; by default the folder `handler`
+    beside this module. Raises SettingsError where target does not exist, LoadError where the module has no such entry
+    point, and what the import raises.
     """
     if not isinstance(target, (str, os.PathLike)):
         raise TypeError(f"target is {clipped(target)}: it takes {TARGETS}")
@@ -2724,7 +3038,9 @@ class LoadError(Exception):
 
 
 def import_file(path: str) -> ModuleType:
-    """Import a function's file as a module of the package `function`: `from .mod import x`, `from function import x` and `import mod` work in it."""
+    """Import a function's file as a module of the package `function`: `from .mod import x`, `from function import x`
+    and `import mod` work in it.
+    """
     path = os.path.abspath(path)
     folder, file = os.path.split(path)
     if not os.path.isfile(path):
@@ -2747,7 +3063,9 @@ FUNCTION_FOLDER = "watchdog_app_function"  # in the environment of the processes
 
 
 class FunctionFinder:
-    """What finds the package `function` in a folder of any name, and loads it (importlib.abc.MetaPathFinder, importlib.abc.Loader)."""
+    """What finds the package `function` in a folder of any name, and loads it (importlib.abc.MetaPathFinder,
+    importlib.abc.Loader).
+    """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -2776,12 +3094,20 @@ class FunctionFinder:
 
 
 def declared(module: ModuleType, name: str) -> Function:
-    """Return what `module` declares, with `name` as its entry point; raise LoadError, which lists what it defines, if that is no function."""
+    """Return what `module` declares, with `name` as its entry point; raise LoadError, which lists what it defines, if
+    that is no function.
+    """
     handle = getattr(module, name, None)
     if callable(handle):
-        hooks = {hook: value for hook in ("startup", "shutdown", "ready") if callable(value := getattr(module, hook, None))}
+        hooks = {
+            hook: value for hook in ("startup", "shutdown", "ready") if callable(value := getattr(module, hook, None))
+        }
         return Function(handle, **hooks, stream_request=getattr(module, "stream_request", False))
-    defined = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
+    defined = [
+        key
+        for key, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", "") == module.__name__
+    ]
     where = getattr(module, "__file__", module.__name__)
     raise LoadError(f"{where} defines no function {name}(event, context); it defines: {', '.join(defined) or 'none'}")
 
@@ -2789,7 +3115,8 @@ def declared(module: ModuleType, name: str) -> Function:
 def make_application(target: str | os.PathLike[str] = "") -> Application:
     """Make the application for another WSGI server: `waitress-serve --call watchdog_app:make_application`.
 
-    Argument: target, a file, a folder that holds `handler.py`, or `module:function`, as for `load_function`, and with the same errors.
+    Argument: target, a file, a folder that holds `handler.py`, or `module:function`, as for `load_function`, and with
+    the same errors.
     """
     application = Application(load_function(target))
     application.startup()
@@ -2808,11 +3135,15 @@ BODILESS = (b"204", b"304")  # statuses without a body (RFC 9110 §6.4.1); those
 
 
 def status_bytes(status: str) -> tuple[bytes, bool]:
-    """Convert the text of a status line to its bytes and whether it has no body; raise ResultError for one that would break the response."""
+    """Convert the text of a status line to its bytes and whether it has no body; raise ResultError for one that would
+    break the response.
+    """
     known = STATUS_BYTES.get(status) if type(status) is str else None
     if known is None:
         if type(status) is not str or not is_status(status):
-            raise ResultError(f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase")
+            raise ResultError(
+                f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase"
+            )
         line = status.encode("latin-1")
         known = line, line[:3] in BODILESS
         remember(STATUS_BYTES, status, known, len(line))
@@ -2838,14 +3169,17 @@ class Exchange(BaseHandler):
 
     Of BaseHandler it keeps the hooks and the order of events; each method says which default it corrects.
 
-    Arguments: request; connection, which sends (`send` at once, keeping what does not fit, and `send_all`, which waits for its peer); server,
-    for its part of the environ, whether it is closing, and to be told before the first wait.
+    Arguments: request; connection, which sends (`send` at once, keeping what does not fit, and `send_all`, which waits
+    for its peer); server, for its part of the environ, whether it is closing, and to be told before the first wait.
     """
 
     error_headers: HeaderPairs = PLAIN
     status: str | None
     no_body = False  # whether the status has none
-    next_look, ended_at = 0.0, FOREVER  # when to look at the peer of an empty item, and since when that has ended its side and got nothing
+    next_look, ended_at = (
+        0.0,
+        FOREVER,
+    )  # when to look at the peer of an empty item, and since when that has ended its side and got nothing
     is_noted = False  # whether the server's expectation knows of it, since it was stuck, or need not
     headers_sent: bool
     bytes_sent: int
@@ -2859,10 +3193,14 @@ class Exchange(BaseHandler):
         self.lines: list[bytes] = []  # of the header fields, checked
         self.length: int | None = None  # as the application declared it
         self.chunked = False
-        self.awaits = False  # whether the result is not there yet: the server goes on with it when it says that it is ready
+        self.awaits = (
+            False  # whether the result is not there yet: the server goes on with it when it says that it is ready
+        )
 
     def run(self, application: WSGIApplication) -> None:
-        """Run `application`. The default takes any ConnectionError for the caller's; here one that the application raises is its own failure."""
+        """Run `application`. The default takes any ConnectionError for the caller's; here one that the application
+        raises is its own failure.
+        """
         try:
             self.setup_environ()
             self.result = application(self.environ, self.start_response)
@@ -2871,7 +3209,9 @@ class Exchange(BaseHandler):
             self._fail(error)
 
     def go_on(self) -> None:
-        """Go on with a result that has become ready: the items to send in its place, or one item of a stream, or None, its end."""
+        """Go on with a result that has become ready: the items to send in its place, or one item of a stream, or None,
+        its end.
+        """
         try:
             taken = self.result.take()  # type: ignore[attr-defined]  # what has `when_ready` has it
             if type(taken) is bytes:
@@ -2916,7 +3256,9 @@ class Exchange(BaseHandler):
             self.log_exception(sys.exc_info())
 
     def start_response(self, status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:  # type: ignore[override]
-        """Take status and headers (PEP 3333), and check each: the default does so by assert only, and lets CR and LF pass."""
+        """Take status and headers (PEP 3333), and check each: the default does so by assert only, and lets CR and LF
+        pass.
+        """
         if exc_info:
             if self.headers_sent:
                 raise exc_info[1].with_traceback(exc_info[2])
@@ -2937,13 +3279,16 @@ class Exchange(BaseHandler):
         """Note what the application says of the fields that are the server's."""
         if kind == LENGTH:
             if not is_length(value):
-                raise ResultError(f"header Content-Length with value {clipped(value)} cannot be sent: it takes a number")
+                raise ResultError(
+                    f"header Content-Length with value {clipped(value)} cannot be sent: it takes a number"
+                )
             self.length = int(value)
         elif kind == CONNECTION and value.lower() == "close":
             self.keep_alive = False
 
     def finish_response(self) -> None:
-        """Send the result: one whose items are all there as one whole, with its head in one send; any other as a stream.
+        """Send the result: one whose items are all there as one whole, with its head in one send; any other as a
+        stream.
 
         The default writes the head and each item by themselves.
         """
@@ -2969,17 +3314,30 @@ class Exchange(BaseHandler):
             raise RuntimeError("the application did not call start_response")
         if self.length is not None and self.length != length:
             if not self._bodiless():
-                raise ResultError(f"header Content-Length with value {self.length} cannot be sent: the body has {length} bytes")
+                raise ResultError(
+                    f"header Content-Length with value {self.length} cannot be sent: the body has {length} bytes"
+                )
             length = self.length
         return self._head(b"" if self.no_body else b"Content-Length: %d\r\n" % length)
 
     def _head(self, framing: bytes) -> bytes:
-        return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (self.status_bytes, self.server.date.fields(), b"".join(self.lines), framing, self._persistence())
+        return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (
+            self.status_bytes,
+            self.server.date.fields(),
+            b"".join(self.lines),
+            framing,
+            self._persistence(),
+        )
 
     def _persistence(self) -> bytes:
         """Return the Connection field, where one is needed, and stay by what it says."""
         request = self.request  # not to be kept alive since its body, which arrived meanwhile, was not valid
-        if not self.keep_alive or not request.keep_alive or self.server.closing or self.connection.reader.pending is not None:
+        if (
+            not self.keep_alive
+            or not request.keep_alive
+            or self.server.closing
+            or self.connection.reader.pending is not None
+        ):
             self.keep_alive = request.expects_continue = False
             return b"Connection: close\r\n"
         return b"" if request.modern else b"Connection: keep-alive\r\n"
@@ -2996,14 +3354,22 @@ class Exchange(BaseHandler):
         head = b"" if self.headers_sent else self._stream_head()
         self.headers_sent = True
         if head or self.chunked:
-            self._write(head + b"0\r\n\r\n" if self.chunked else head)  # at once: of two, what the kernel does not take of the first is lost
+            self._write(
+                head + b"0\r\n\r\n" if self.chunked else head
+            )  # at once: of two, what the kernel does not take of the first is lost
         if not self.chunked and self.length is not None and self.bytes_sent < self.length and not self._bodiless():
-            raise ResultError(f"header Content-Length promised {self.length} bytes, and the body ended after {self.bytes_sent}")
+            raise ResultError(
+                f"header Content-Length promised {self.length} bytes, and the body ended after {self.bytes_sent}"
+            )
 
     def write(self, data: bytes) -> None:
-        """Send one item of a stream, before the first the head (PEP 3333). The default knows no framing but Content-Length."""
+        """Send one item of a stream, before the first the head (PEP 3333). The default knows no framing but Content-
+        Length.
+        """
         if type(data) is not bytes:
-            raise ResultError(f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes")
+            raise ResultError(
+                f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes"
+            )
         head = b"" if self.headers_sent else self._stream_head()
         sent = self.bytes_sent + len(data)
         if self._bodiless():
@@ -3020,7 +3386,9 @@ class Exchange(BaseHandler):
             self._look_at_peer(self.server.clock())
 
     def _look_at_peer(self, now: float) -> None:
-        """Raise Disconnected where the peer has gone, or has ended its side and got nothing for HALF_CLOSED seconds: no send says so."""
+        """Raise Disconnected where the peer has gone, or has ended its side and got nothing for HALF_CLOSED seconds: no
+        send says so.
+        """
         self.next_look = now + PEER_LOOK
         if end := self.connection.end():
             self.ended_at = min(self.ended_at, now)
@@ -3061,7 +3429,9 @@ class Exchange(BaseHandler):
         """Do nothing: the environ has them already."""
 
     def _write(self, data: bytes) -> None:
-        if self.awaits:  # in the leader's hands: what the kernel does not take is sent before the next item is asked for
+        if (
+            self.awaits
+        ):  # in the leader's hands: what the kernel does not take is sent before the next item is asked for
             self.connection.send(data)
         else:
             self.connection.send_all(data)
@@ -3071,11 +3441,17 @@ class Exchange(BaseHandler):
 
     def log_exception(self, exc_info: Any) -> None:
         """Log one record. The default writes it in many pieces."""
-        log("ERROR", f"{clipped(self.request.method)} {clipped(self.request.target, 1000)} failed", format_traceback(exc_info[1]))
+        log(
+            "ERROR",
+            f"{clipped(self.request.method)} {clipped(self.request.target, 1000)} failed",
+            format_traceback(exc_info[1]),
+        )
 
 
 def refusal_application(error: HTTPError) -> WSGIApplication:
-    """Make the application that answers with a refusal: fixed text, nothing of the request in it, by the same path as any answer."""
+    """Make the application that answers with a refusal: fixed text, nothing of the request in it, by the same path as
+    any answer.
+    """
 
     def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         line = status_line(error.status)
@@ -3087,15 +3463,17 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 
 # ---- 10. Server: sockets, selector and threads -----------------------------------------------------------------------
 #
-# One thread holds the lead: it polls the selector, accepts, collects requests, and runs a complete one in place, because handing a call
-# to another thread costs two switches under the GIL. The lead changes hands only when a call may block: before a call that is expected
-# to (by the average of its like), before a response that waits for its peer, and, by the monitor, when a call in place is stuck.
+# One thread holds the lead: it polls the selector, accepts, collects requests, and runs a complete one in place,
+# because handing a call to another thread costs two switches under the GIL. The lead changes hands only when a call may
+# block: before a call that is expected to (by the average of its like), before a response that waits for its peer, and,
+# by the monitor, when a call in place is stuck.
 #
-# Invariants. A connection has one owner: the leader, who waits for it, where its `mask` is not 0, else the one thread that runs it. One that
-# a thread owns may still be watched by the selector: its first event there takes it off, and its owner puts it back.
-# No thread polls without the lead. Whoever gives the lead away takes the connection in hand from the selector under the same lock, and
-# gives it to a thread that is there: it is never lost. One thread more than may block is kept for it, and where none is parked to take it,
-# nor can be started, the leader runs no call but queues it. All that changes hands does so under `lock`; the rest is its owner's.
+# Invariants. A connection has one owner: the leader, who waits for it, where its `mask` is not 0, else the one thread
+# that runs it. One that a thread owns may still be watched by the selector: its first event there takes it off, and its
+# owner puts it back. No thread polls without the lead. Whoever gives the lead away takes the connection in hand from
+# the selector under the same lock, and gives it to a thread that is there: it is never lost. One thread more than may
+# block is kept for it, and where none is parked to take it, nor can be started, the leader runs no call but queues it.
+# All that changes hands does so under `lock`; the rest is its owner's.
 
 IN, OUT = EPOLLIN, EPOLLOUT
 END, LOST = POLLRDHUP, POLLHUP | POLLERR | POLLNVAL  # the peer's side alone; both
@@ -3104,13 +3482,17 @@ STDERR = 2  # the last of the standard descriptors
 
 
 def accept(listener: Socket) -> tuple[Socket, Any]:
-    """Accept a connection as socket.accept does, which would make a socket of whatever class the function has put there."""
+    """Accept a connection as socket.accept does, which would make a socket of whatever class the function has put
+    there.
+    """
     fd, peer = listener._accept()  # type: ignore[attr-defined]  # of _socket
     return Socket(listener.family, listener.type, listener.proto, fd), peer
 
 
 def off_standard(sock: Socket) -> Socket:
-    """Move a socket off a standard descriptor, which the function has closed: what is printed must not reach a caller."""
+    """Move a socket off a standard descriptor, which the function has closed: what is printed must not reach a
+    caller.
+    """
     copy = sock.dup()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, sock.detach())
@@ -3126,7 +3508,9 @@ def poll_for(fd: int, mask: int, seconds: float = 0.0) -> int:
 
 
 def acknowledged(sock: Socket) -> int:
-    """Return how many bytes the peer has acknowledged: tcpi_bytes_acked of the kernel's struct tcp_info, 0 where there is none."""
+    """Return how many bytes the peer has acknowledged: tcpi_bytes_acked of the kernel's struct tcp_info, 0 where there
+    is none.
+    """
     try:
         return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[120:128], sys.byteorder)
     except OSError:
@@ -3137,7 +3521,19 @@ class Connection:
     """One socket: its reader, what is still to be sent, and until when it may wait for its peer."""
 
     __slots__ = (
-        *("aborted", "behind", "closing", "deadline", "discarded", "exchange", "fd", "fresh", "is_ready", "mask", "out"),
+        *(
+            "aborted",
+            "behind",
+            "closing",
+            "deadline",
+            "discarded",
+            "exchange",
+            "fd",
+            "fresh",
+            "is_ready",
+            "mask",
+            "out",
+        ),
         *("patience", "peer", "reader", "since", "sock", "stage", "taken", "watched"),
     )
 
@@ -3145,25 +3541,36 @@ class Connection:
         self.sock, self.fd, self.peer, self.reader = sock, sock.fileno(), peer, reader
         self.patience = patience  # seconds without progress on what is sent
         self.mask = 0  # what the leader waits for; 0 while a thread owns it
-        self.watched = 0  # what the selector watches it for, 0 for nothing; that goes on while a thread owns it: see _set_aside
+        self.watched = (
+            0  # what the selector watches it for, 0 for nothing; that goes on while a thread owns it: see _set_aside
+        )
         self.out: bytes | memoryview = b""  # what the kernel did not take yet
         self.behind: bytes | memoryview = b""  # what is to be sent after it
         self.taken = 0  # bytes that the peer had acknowledged when it was looked at
-        self.stage, self.since = "", 0.0  # "head" or "body" is being read, or "queue": it waits for a thread; and since when
+        self.stage, self.since = (
+            "",
+            0.0,
+        )  # "head" or "body" is being read, or "queue": it waits for a thread; and since when
         self.deadline = FOREVER
         self.closing = False  # no more requests; with nothing left to send: discard until the peer has gone
         self.aborted = False  # to be closed at once
         self.fresh = True  # no request has come yet
         self.discarded = 0
-        self.exchange: Exchange | None = None  # the one that runs, or whose result is awaited, and whether that is ready
+        self.exchange: Exchange | None = (
+            None  # the one that runs, or whose result is awaited, and whether that is ready
+        )
         self.is_ready = False
 
     def is_idle(self) -> bool:
         """Tell whether the peer has all that it asked for and may ask for more: the state after most exchanges."""
-        return not (self.out or self.closing or self.aborted or self.exchange or self.reader.buffer or self.reader.waiting)
+        return not (
+            self.out or self.closing or self.aborted or self.exchange or self.reader.buffer or self.reader.waiting
+        )
 
     def has_more(self) -> bool:
-        """Tell whether what has arrived holds more: another request, or its beginning, or further chunks; they come before more is received."""
+        """Tell whether what has arrived holds more: another request, or its beginning, or further chunks; they come
+        before more is received.
+        """
         return bool(self.reader.buffer) and (not self.reader.waiting or self.reader.in_part)
 
     def next_request(self) -> Request | None:
@@ -3177,7 +3584,9 @@ class Connection:
         return bool(self.end())
 
     def claim(self, size: int) -> None:
-        """Count what the function makes of its body, `size` bytes, beside it; raise HTTPError where that does not fit."""
+        """Count what the function makes of its body, `size` bytes, beside it; raise HTTPError where that does not
+        fit.
+        """
         self.reader.claim(size)
 
     def end(self) -> int:
@@ -3220,7 +3629,9 @@ class Connection:
             self.out, self.behind = memoryview(self.behind), b""
 
     def has_taken(self) -> bool:
-        """Tell whether the peer has taken anything since the last look: the kernel reports room only when a third of its buffer is free."""
+        """Tell whether the peer has taken anything since the last look: the kernel reports room only when a third of
+        its buffer is free.
+        """
         before, self.taken = self.taken, acknowledged(self.sock)
         return self.taken > before
 
@@ -3257,7 +3668,9 @@ class ArrivingBody(RawIOBase):
         return True
 
     def readinto(self, target: Any) -> int:
-        """Read what is there, or wait for it; 0 at the body's end. Raise HTTPError for a body that is not valid, is cut, or stops arriving."""
+        """Read what is there, or wait for it; 0 at the body's end. Raise HTTPError for a body that is not valid, is
+        cut, or stops arriving.
+        """
         while not self.piece and (self.body.data.tell() or self._is_arriving()):
             if self.body.data.tell():
                 self.piece, self.body.data = memoryview(self.body.data.getvalue()), BytesIO()
@@ -3289,7 +3702,9 @@ class ArrivingBody(RawIOBase):
             raise request.refusal
 
     def _wait(self) -> Request | None:
-        """Wait for more; return the refusal of a body that makes a pause, or has kept us waiting for longer than its bytes allow."""
+        """Wait for more; return the refusal of a body that makes a pause, or has kept us waiting for longer than its
+        bytes allow.
+        """
         began = monotonic()
         allowed = min(self.patience, self.patience + self.received / BODY_RATE - self.waited)
         came = poll_for(self.connection.fd, POLLIN, max(allowed, 0.0))
@@ -3298,7 +3713,9 @@ class ArrivingBody(RawIOBase):
 
 
 class Expectation:
-    """How long calls take, to tell those that will block: a moving average of all and, once one was slow, of each path."""
+    """How long calls take, to tell those that will block: a moving average of all and, once one was slow, of each
+    path.
+    """
 
     def __init__(self) -> None:
         self.average = 0.0
@@ -3323,15 +3740,22 @@ class Expectation:
 class Server:
     """A WSGI server: it listens, reads requests, runs `application` for each, and sends its responses.
 
-    Arguments: listener, a bound and listening socket; application, any WSGI application; settings; clock, in seconds, for all its deadlines.
+    Arguments: listener, a bound and listening socket; application, any WSGI application; settings; clock, in seconds,
+    for all its deadlines.
     """
 
-    def __init__(self, listener: Socket, application: WSGIApplication, settings: Settings, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, listener: Socket, application: WSGIApplication, settings: Settings, clock: Callable[[], float] = monotonic
+    ) -> None:
         self.listener, self.application, self.settings, self.clock = listener, application, settings, clock
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
-        self.streams = bool(getattr(application, "stream_request", False))  # requests are run before their bodies have arrived
-        self.at_once: Callable[[str], bool] = getattr(application, "answers_at_once", lambda target: False)  # calls that need no thread
+        self.streams = bool(
+            getattr(application, "stream_request", False)
+        )  # requests are run before their bodies have arrived
+        self.at_once: Callable[[str], bool] = getattr(
+            application, "answers_at_once", lambda target: False
+        )  # calls that need no thread
         self.base = base_environ(*listener.getsockname()[:2])
         self.memory = BodyMemory(settings.body_memory)
         self.date, self.keep_alive = DateLines(), settings.keep_alive
@@ -3341,19 +3765,25 @@ class Server:
         self.callbacks: dict[int, Callable[[], object]] = {listener.fileno(): self._accept, self.waker: self._woken}
         for fd in self.callbacks:
             self.epoll.register(fd, IN)
-        self.own = {fd: os.fstat(fd)[:3] for fd in (*self.callbacks, self.epoll.fileno())}  # their mode, inode and device
+        self.own = {
+            fd: os.fstat(fd)[:3] for fd in (*self.callbacks, self.epoll.fileno())
+        }  # their mode, inode and device
         # Threads, each known by the lock that it parks on (an Event costs three times as much); under `lock`
         self.lock = Lock()
         self.leader: Lock | None = None
         self.parked: list[Lock] = []
         self.workers = 0
-        self.queue: deque[tuple[Connection, Request | None]] = deque()  # calls, or results that were awaited, that wait for a thread
+        self.queue: deque[tuple[Connection, Request | None]] = (
+            deque()
+        )  # calls, or results that were awaited, that wait for a thread
         # The leader's
         self.current: Connection | None = None  # whose call runs in place, and since when
         self.current_since = 0.0
         self.ready: deque[int] = deque()  # polled and not yet served; moves with the lead
         self.more: list[int] = []  # with another request that came with the last: served after those of others
-        self.later: dict[int, None] = {}  # that have used up a turn and have more: one of them is served after each poll, in this order
+        self.later: dict[
+            int, None
+        ] = {}  # that have used up a turn and have more: one of them is served after each poll, in this order
         self.next_sweep = FOREVER
         self.finished = Inbox(self.wake_leader)  # descriptors of those whose awaited results have become ready
         self.paused = False  # not accepting for a while
@@ -3381,7 +3811,9 @@ class Server:
             self.leader.release()
 
     def _new_thread(self) -> Lock | None:
-        """Start a thread, unless there are as many as may be: those that may block, and one to lead. The lock is held."""
+        """Start a thread, unless there are as many as may be: those that may block, and one to lead. The lock is
+        held.
+        """
         if self.stopped or self.workers > self.settings.threads:
             return None
         me = Lock()
@@ -3394,7 +3826,9 @@ class Server:
         return me
 
     def _hand_over(self, connection: Connection) -> bool:
-        """Give the lead away and `connection` to the thread that had it; return whether there was a successor. The lock is held."""
+        """Give the lead away and `connection` to the thread that had it; return whether there was a successor. The lock
+        is held.
+        """
         successor = self.parked.pop() if self.parked else self._new_thread()
         if successor is None:
             return False
@@ -3405,7 +3839,9 @@ class Server:
         return True
 
     def _has_successor(self) -> bool:
-        """Tell whether a thread is parked that can take the lead, or can be started now; only then may a call run in place."""
+        """Tell whether a thread is parked that can take the lead, or can be started now; only then may a call run in
+        place.
+        """
         if self.parked and not self.queue:
             return True
         with self.lock:
@@ -3421,7 +3857,9 @@ class Server:
                 self._lead(me)
             while job := self._job_or_park(me):
                 self._own(*job)
-        if gevent := sys.modules.get("gevent"):  # it keeps two descriptors for each thread that has waited, also for one that has ended
+        if gevent := sys.modules.get(
+            "gevent"
+        ):  # it keeps two descriptors for each thread that has waited, also for one that has ended
             gevent.get_hub().destroy()
 
     def _is_woken(self, me: Lock) -> bool:
@@ -3481,7 +3919,9 @@ class Server:
         if self.draining:
             wait = min(wait, DRAIN_LOOK)
         try:
-            self.ready.extend([fd for fd, _ in self.epoll.poll(None if wait == FOREVER else min(max(wait, 0.0), LONGEST_POLL))])
+            self.ready.extend(
+                [fd for fd, _ in self.epoll.poll(None if wait == FOREVER else min(max(wait, 0.0), LONGEST_POLL))]
+            )
         except (OSError, ValueError) as error:
             return self._cannot_go_on(error)
         if self.later:
@@ -3495,7 +3935,9 @@ class Server:
             self._drain()
 
     def _put_off(self) -> None:
-        """Let one of those that have used up a turn have the next, behind what has come from others; the rest waits for further polls."""
+        """Let one of those that have used up a turn have the next, behind what has come from others; the rest waits for
+        further polls.
+        """
         first = next(iter(self.later))
         self.ready = deque([fd for fd in self.ready if fd not in self.later])
         self.ready.append(first)
@@ -3507,7 +3949,9 @@ class Server:
         self.wake()
 
     def check_descriptors(self) -> None:
-        """Stop if the function has closed the listener, the selector or the waker: callers would wait, or be refused, for ever."""
+        """Stop if the function has closed the listener, the selector or the waker: callers would wait, or be refused,
+        for ever.
+        """
         try:
             if self.draining or all(os.fstat(fd)[:3] == identity for fd, identity in self.own.items()):
                 return
@@ -3525,7 +3969,11 @@ class Server:
             self._settle(connection)
         elif (
             request.refusal is None
-            and (self.expectation.blocks(request.target) or connection.reader.pending is not None or not self._has_successor())
+            and (
+                self.expectation.blocks(request.target)
+                or connection.reader.pending is not None
+                or not self._has_successor()
+            )
             and not self.at_once(request.target)
         ):
             self._run_apart(connection, request)
@@ -3555,7 +4003,11 @@ class Server:
         data = connection.receive()
         if data:
             request = connection.reader.receive(data)
-            return request if request is not None or len(data) < RECEIVE or connection.reader.in_part else self._read_more(connection)
+            return (
+                request
+                if request is not None or len(data) < RECEIVE or connection.reader.in_part
+                else self._read_more(connection)
+            )
         if data is None:
             return None
         request = connection.reader.give_up(400)  # half a request, and no more will come
@@ -3563,7 +4015,9 @@ class Server:
         return request
 
     def _read_more(self, connection: Connection) -> Request | None:
-        """Go on receiving while reads are full: one more costs less than a poll, and a request that is complete holds no memory."""
+        """Go on receiving while reads are full: one more costs less than a poll, and a request that is complete holds
+        no memory.
+        """
         end = self.clock() + TURN
         for _ in range(READ_AT_ONCE):
             data = connection.receive()
@@ -3576,7 +4030,9 @@ class Server:
         return None
 
     def _run_in_place(self, me: Lock, connection: Connection, request: Request | None) -> None:
-        """Run an exchange, or go on with one, with the lead in hand; the monitor takes the lead away should it be stuck."""
+        """Run an exchange, or go on with one, with the lead in hand; the monitor takes the lead away should it be
+        stuck.
+        """
         self.current_since = began = self.clock()
         self.current = connection
         if self.resting:
@@ -3596,7 +4052,9 @@ class Server:
             self._settle(connection)
 
     def _run_apart(self, connection: Connection, request: Request | None) -> None:
-        """Pass the lead on and run an exchange that may block; where no thread is left to lead, queue it for the next that is free."""
+        """Pass the lead on and run an exchange that may block; where no thread is left to lead, queue it for the next
+        that is free.
+        """
         with self.lock:
             handed_over = self._hand_over(connection)
             if not handed_over:
@@ -3607,7 +4065,9 @@ class Server:
             self._own(connection, request)
 
     def _own(self, connection: Connection, request: Request | None = None) -> None:
-        """Without the lead: run the exchanges of `connection` until it waits for its peer, then give it to the selector."""
+        """Without the lead: run the exchanges of `connection` until it waits for its peer, then give it to the
+        selector.
+        """
         try:
             if request and connection.stage == "queue" and not self._is_wanted(connection, request):
                 request = None
@@ -3625,8 +4085,8 @@ class Server:
     def _is_wanted(self, connection: Connection, request: Request) -> bool:
         """Tell whether the caller of a call that waited in the queue is there; refuse the call if its time is over.
 
-        A caller that ended its side may be one that waits for its answer; but of-watchdog, too, closes so for a caller that has gone.
-        After HALF_CLOSED seconds the call is not run, and whoever is there can try again.
+        A caller that ended its side may be one that waits for its answer; but of-watchdog, too, closes so for a caller
+        that has gone. After HALF_CLOSED seconds the call is not run, and whoever is there can try again.
         """
         end = connection.end()
         if end & LOST:
@@ -3641,7 +4101,8 @@ class Server:
         return True
 
     def _exchange(self, connection: Connection, request: Request | None, began: float) -> float:
-        """Run the application for one request, or go on with the exchange that awaits its result; return when that was done.
+        """Run the application for one request, or go on with the exchange that awaits its result; return when that was
+        done.
 
         The response is sent as far as the kernel takes it.
         """
@@ -3708,7 +4169,9 @@ class Server:
             self.finished.put(fd)
 
     def _await(self, connection: Connection, exchange: Exchange) -> None:
-        """Let the selector watch for the peer's end until the result is ready; with that the connection may be another thread's."""
+        """Let the selector watch for the peer's end until the result is ready; with that the connection may be another
+        thread's.
+        """
         result: Any = exchange.result  # the leader may close the exchange at once, and then it has none
         self._watch(connection, END if connection.reader.pending else IN, FOREVER)
         result.when_ready(lambda: self._finish(connection))
@@ -3719,11 +4182,15 @@ class Server:
         self.finished.put(connection.fd)
 
     def _await_end(self, connection: Connection) -> None:
-        """Deal with an event of a peer whose answer is awaited: it has gone, has ended its side, or has sent its next request early."""
+        """Deal with an event of a peer whose answer is awaited: it has gone, has ended its side, or has sent its next
+        request early.
+        """
         end = connection.end()
         if end & LOST:
             self._close(connection)
-        elif end:  # a peer that has gone says no more than one that only sends no more; that one gets its answer, if it is soon
+        elif end:
+            # a peer that has gone says no more than one that only sends no more; that one gets its answer, if it is
+            # soon
             self._watch(connection, EPOLLHUP, self.clock() + HALF_CLOSED)
         else:
             self._watch(connection, END, FOREVER)
@@ -3736,7 +4203,9 @@ class Server:
             connection.aborted = True
 
     def _reading_deadline(self, connection: Connection, now: float) -> float:
-        """Return until when what is being read may take; a body may make no pause, and must keep up a rate on average."""
+        """Return until when what is being read may take; a body may make no pause, and must keep up a rate on
+        average.
+        """
         if not connection.stage:
             return now + self.keep_alive
         if connection.stage == "head":
@@ -3763,7 +4232,9 @@ class Server:
             self._close(connection)
 
     def _set_aside(self, connection: Connection) -> None:
-        """Take a connection off the selector for which something has come while a thread owns it: each poll would report it again."""
+        """Take a connection off the selector for which something has come while a thread owns it: each poll would
+        report it again.
+        """
         with self.lock:
             if not connection.mask:  # its owner has not put it back meanwhile
                 self._unwatch(connection)
@@ -3789,7 +4260,9 @@ class Server:
         self._settle(connection)
 
     def _linger(self, connection: Connection, now: float) -> None:
-        """End our side and discard what still comes for a while: to close with unread data would lose the peer our answer."""
+        """End our side and discard what still comes for a while: to close with unread data would lose the peer our
+        answer.
+        """
         if connection.discarded:
             return self._watch(connection, IN, connection.deadline)
         connection.discarded = 1
@@ -3813,7 +4286,10 @@ class Server:
             if self.connections.get(connection.fd) is connection:
                 del self.connections[connection.fd]
         connection.reader.let_go()
-        exchange, connection.exchange = connection.exchange, None  # which has the connection: a cycle that only the collector would free
+        exchange, connection.exchange = (
+            connection.exchange,
+            None,
+        )  # which has the connection: a cycle that only the collector would free
         if exchange is not None:
             exchange.give_up()
         try:
@@ -3867,7 +4343,10 @@ class Server:
             watched = [connection for connection in self.connections.values() if connection.mask]
             soonest = min((connection.deadline for connection in watched), default=FOREVER)
             self.next_sweep = max(soonest, now + 1.0)
-        polled = {*self.ready, *self.later}  # what has come from these is served first: after a freeze of the machine, all are overdue
+        polled = {
+            *self.ready,
+            *self.later,
+        }  # what has come from these is served first: after a freeze of the machine, all are overdue
         for connection in watched:
             if connection.deadline <= now and connection.fd not in polled:
                 self._expire(connection)
@@ -3911,7 +4390,9 @@ class Server:
         self.wake_leader()
 
     def _drain(self) -> None:
-        """As leader: the last accepts, then the end of the listener; and, with nothing ready, of those who ask for nothing."""
+        """As leader: the last accepts, then the end of the listener; and, with nothing ready, of those who ask for
+        nothing.
+        """
         if not self.ready:
             for connection in list(self.connections.values()):
                 if connection.mask and connection.is_idle():
@@ -3937,7 +4418,9 @@ class Server:
             self._watch(connection, IN, soon)
 
     def drained(self) -> bool:
-        """Tell whether nothing is in flight any more; peers that have their answer and keep the connection open do not count."""
+        """Tell whether nothing is in flight any more; peers that have their answer and keep the connection open do not
+        count.
+        """
         if not self.draining or self.listener.fileno() >= 0:
             return False
         return all(connection.closing and not connection.out for connection in list(self.connections.values()))
@@ -3945,7 +4428,10 @@ class Server:
     def has_calls(self) -> bool:
         """Tell whether a call is in flight."""
         connections = list(self.connections.values())
-        return not all(connection.mask and not connection.out and (connection.closing or connection.is_idle()) for connection in connections)
+        return not all(
+            connection.mask and not connection.out and (connection.closing or connection.is_idle())
+            for connection in connections
+        )
 
     def stop(self) -> None:
         """End the threads that are not in a call."""
@@ -3965,7 +4451,9 @@ class Server:
         os.close(self.waker)
 
     def forget(self) -> None:
-        """In a process that the function has forked: close what is the parent's, which else could end no connection as long as this one lives."""
+        """In a process that the function has forked: close what is the parent's, which else could end no connection as
+        long as this one lives.
+        """
         self.forked = True
         self.listener.close()
         self.epoll.close()
@@ -3975,9 +4463,11 @@ class Server:
     # -- the monitor --
 
     def monitor(self, longest: float | None = None) -> None:
-        """Sleep as long as nothing can be stuck, at most `longest` seconds; then give the lead away if the leader's call is.
+        """Sleep as long as nothing can be stuck, at most `longest` seconds; then give the lead away if the leader's
+        call is.
 
-        It is called over and over by one thread, the main one, which also waits for signals. An idle server does not wake it.
+        It is called over and over by one thread, the main one, which also waits for signals. An idle server does not
+        wake it.
         """
         if self._may_rest():
             self.check_descriptors()  # the last calls may have closed one
@@ -3995,7 +4485,9 @@ class Server:
             self.check_descriptors()
 
     def _note_stuck(self, connection: Connection) -> None:
-        """Count the call as a long one before it has ended, lest all that wait with it be stuck in place one after another."""
+        """Count the call as a long one before it has ended, lest all that wait with it be stuck in place one after
+        another.
+        """
         exchange = connection.exchange
         if exchange is not None and not exchange.is_noted:
             exchange.is_noted = True
@@ -4026,21 +4518,28 @@ class Server:
 # ---- 11. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
 
 PARENT = os.getppid()  # read as soon as may be: of-watchdog may be gone before the function is imported
-FAULT_PAUSE = 0.2  # seconds before a non-zero exit: of-watchdog, on a busy machine, loses the last output of a child that dies at once
+# seconds before a non-zero exit: of-watchdog, on a busy machine, loses the last output of a child that dies at once
+FAULT_PAUSE = 0.2
 PARENT_LOOK = 0.1  # seconds between two looks whether of-watchdog is gone, once it was told to stop
-HANG_UP = 1.0  # seconds after the end of stdin at which of-watchdog is taken for gone, whatever the parent's number says
+HANG_UP = (
+    1.0  # seconds after the end of stdin at which of-watchdog is taken for gone, whatever the parent's number says
+)
 HURRY = 0.5  # seconds that `shutdown` and exit handlers have where the process is to end at once
-TOGETHER = 0.25  # seconds within which a further signal is the same one: a signal to a process group comes directly and by of-watchdog
+# seconds within which a further signal is the same one: a signal to a process group comes directly and by of-watchdog
+TOGETHER = 0.25
 PRELOAD_AFTER = 0.2  # seconds after the start, which this is not to delay
 HOLDS = 5  # requests that keep of-watchdog from its end; the newest may have come too late for it
-PATIENCE = 0.9  # part of write_timeout after which `shutdown` runs although a call is in flight: at its end of-watchdog gives that up
+# part of write_timeout after which `shutdown` runs although a call is in flight: at its end of-watchdog gives that up
+PATIENCE = 0.9
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
 LATE = 5.0  # seconds after the last moment at which of-watchdog, or an exit handler, should have come to an end
 
 
 def lock_path(env: Mapping[str, str]) -> str:
-    """Return the path of the file whose presence says that the function is ready, where of-watchdog looks for it (Go's os.TempDir)."""
+    """Return the path of the file whose presence says that the function is ready, where of-watchdog looks for it (Go's
+    os.TempDir).
+    """
     return os.path.join(env.get("TMPDIR") or "/tmp", ".lock")  # noqa: S108
 
 
@@ -4050,7 +4549,10 @@ def write_lock(path: str) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
     except OSError as error:
         reason = f"cannot write the lock file {path}: {error.strerror}"
-        log("WARNING", f"{reason}; of-watchdog's /_/health and /_/ready say 503 until a writable /tmp is mounted or TMPDIR is set")
+        log(
+            "WARNING",
+            f"{reason}; of-watchdog's /_/health and /_/ready say 503 until a writable /tmp is mounted or TMPDIR is set",
+        )
 
 
 def remove_lock(path: str) -> None:
@@ -4068,14 +4570,18 @@ def is_supervised(env: Mapping[str, str]) -> bool:
 
 
 def is_cut_off(sock: Socket) -> bool:
-    """Tell whether the loopback device is down, so that nobody can be served: faasd takes the network away, and then sends SIGTERM.
+    """Tell whether the loopback device is down, so that nobody can be served: faasd takes the network away, and then
+    sends SIGTERM.
 
-    Then of-watchdog waits for answers that cannot reach it, until it is killed; it ends at once where its child ends with a fault.
+    Then of-watchdog waits for answers that cannot reach it, until it is killed; it ends at once where its child ends
+    with a fault.
     """
     try:
         from fcntl import ioctl
 
-        flags = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))[16:18]  # netdevice(7); a socket of any family will do
+        flags = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))[
+            16:18
+        ]  # netdevice(7); a socket of any family will do
     except (ImportError, OSError):
         return False
     return not int.from_bytes(flags, sys.byteorder) & IFF_UP
@@ -4107,10 +4613,12 @@ def let_signals_in() -> None:
 
 
 class Hold:
-    """Requests that keep of-watchdog from its end, which as that of process 1 in a container would be the function's too, until that has shut down.
+    """Requests that keep of-watchdog from its end, which as that of process 1 in a container would be the function's
+    too, until that has shut down.
 
-    of-watchdog answers POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first (as Go's net/http does), and of that
-    one byte is missing. It waits for its callers when it has stopped to accept. Arguments: port, its own; function, whose end it is.
+    of-watchdog answers POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first (as Go's
+    net/http does), and of that one byte is missing. It waits for its callers when it has stopped to accept. Arguments:
+    port, its own; function, whose end it is.
     """
 
     def __init__(self, port: int, function: Function) -> None:
@@ -4119,7 +4627,9 @@ class Hold:
         self.refused_at = FOREVER
 
     def calls_are_over(self, server: Server, now: float) -> bool:
-        """Look after the requests; tell whether of-watchdog accepts no more and the last call is over, or about to be given up."""
+        """Look after the requests; tell whether of-watchdog accepts no more and the last call is over, or about to be
+        given up.
+        """
         if self.refused_at == FOREVER:
             if self.is_needed():
                 self.renew(now)
@@ -4151,29 +4661,42 @@ class Hold:
             sock.close()
 
     def has_callers(self) -> bool:
-        """Tell whether anybody else is connected to of-watchdog, which may not have handed on the call yet: `http_buffer_req_body`."""
+        """Tell whether anybody else is connected to of-watchdog, which may not have handed on the call yet:
+        `http_buffer_req_body`.
+        """
         own = {f"{LOOPBACK}:{sock.getsockname()[1]:04X}" for sock in self.socks}
-        return any(remote[-13:] not in own for table in ("tcp", "tcp6") for remote in connected_to(self.port, f"/proc/net/{table}"))
+        return any(
+            remote[-13:] not in own
+            for table in ("tcp", "tcp6")
+            for remote in connected_to(self.port, f"/proc/net/{table}")
+        )
 
 
 def connected_to(port: int, table: str) -> list[str]:
-    """Return who is connected to a local port, each as the kernel's table has it: address and port in hexadecimal (proc_net_tcp.rst)."""
+    """Return who is connected to a local port, each as the kernel's table has it: address and port in hexadecimal
+    (proc_net_tcp.rst).
+    """
     try:
         with open(table) as lines:
             rows = [line.split(None, 4)[1:4] for line in lines]
     except OSError:  # no IPv6, or no /proc
         return []
-    return [remote for local, remote, state in rows if local.endswith(f":{port:04X}") and state in ("01", "08")]  # ESTABLISHED, CLOSE_WAIT
+    return [
+        remote for local, remote, state in rows if local.endswith(f":{port:04X}") and state in ("01", "08")
+    ]  # ESTABLISHED, CLOSE_WAIT
 
 
 class Life:
     """From the first signal handler to the exit: when to stop, and how.
 
-    Under of-watchdog a SIGTERM changes nothing, since it goes on sending calls; the end comes when it is gone, when it should have been,
-    or at a second SIGTERM. Alone, a SIGTERM drains: a moment in which calls are still accepted, then what is in flight, at most write_timeout.
+    Under of-watchdog a SIGTERM changes nothing, since it goes on sending calls; the end comes when it is gone, when it
+    should have been, or at a second SIGTERM. Alone, a SIGTERM drains: a moment in which calls are still accepted, then
+    what is in flight, at most write_timeout.
     """
 
-    def __init__(self, settings: Settings, supervised: bool, lock: str | None, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, settings: Settings, supervised: bool, lock: str | None, clock: Callable[[], float] = monotonic
+    ) -> None:
         self.settings, self.supervised, self.lock, self.clock = settings, supervised, lock, clock
         self.server: Server | None = None
         self.signalled_at = self.orphaned_at = self.drain_at = self.leave_by = FOREVER
@@ -4183,8 +4706,9 @@ class Life:
     def take_signals(self) -> None:
         """Let a thread handle SIGTERM and SIGINT from now on, and what came before.
 
-        Python's handlers run in the main thread, and only once that is awake. But the kernel may give a signal to any thread, and does where it
-        thaws a container that got it while frozen, as `runc kill --all` has it: then nothing wakes the main one. The bytes come from any thread.
+        Python's handlers run in the main thread, and only once that is awake. But the kernel may give a signal to any
+        thread, and does where it thaws a container that got it while frozen, as `runc kill --all` has it: then nothing
+        wakes the main one. The bytes come from any thread.
         """
         self.signals, writer = socket.socketpair()
         writer.setblocking(False)
@@ -4200,11 +4724,17 @@ class Life:
         """Do nothing about a signal: `attend` does."""
 
     def check_signals(self) -> None:
-        """Warn where the function handles a signal itself; what an event loop of its own may have taken, `attend` needs."""
+        """Warn where the function handles a signal itself; what an event loop of its own may have taken, `attend`
+        needs.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != self.leave_to_thread:
                 lost = "calls in flight are lost, and `shutdown` is not called, if its handler ends the process"
-                log("WARNING", f"the function handles {number.name} itself: {lost}; use shutdown(context), which is called after the last call")
+                log(
+                    "WARNING",
+                    f"the function handles {number.name} itself: {lost}; "
+                    "use shutdown(context), which is called after the last call",
+                )
         signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
 
     def in_child(self) -> None:
@@ -4223,7 +4753,9 @@ class Life:
             write_lock(self.lock)
 
     def attend(self) -> None:
-        """Thread for the signals: handle each as it comes, and end the process when its time is over, whatever the function does."""
+        """Thread for the signals: handle each as it comes, and end the process when its time is over, whatever the
+        function does.
+        """
         try:
             while self.clock() < self.leave_by:
                 for number in self.next_signals():
@@ -4245,19 +4777,25 @@ class Life:
         raise OSError("the end of the signals")
 
     def on_signal(self, number: int) -> None:
-        """Begin to stop; a second signal, later, ends the process at once. Others are the function's, whose handlers the main thread runs."""
+        """Begin to stop; a second signal, later, ends the process at once. Others are the function's, whose handlers
+        the main thread runs.
+        """
         now = self.clock()
         if number in (signal.SIGTERM, signal.SIGINT):
             if now > self.signalled_at + TOGETHER:
                 self.hurry(0)
-            elif self.signalled_at == FOREVER or number == signal.SIGTERM:  # of two at once SIGTERM's terms are the callers'
+            elif (
+                self.signalled_at == FOREVER or number == signal.SIGTERM
+            ):  # of two at once SIGTERM's terms are the callers'
                 self.signalled_at = min(now, self.signalled_at)
                 self.leave_by = now + self.begin_stop(number)
         if self.server:
             self.server.wake()
 
     def look(self) -> None:
-        """While of-watchdog stops: let the process end where no call can come or go any more, or where the last one is over."""
+        """While of-watchdog stops: let the process end where no call can come or go any more, or where the last one is
+        over.
+        """
         if is_cut_off(self.signals):
             self.hurry(1)
         elif self.server and self.hold and not self.is_done and self.hold.calls_are_over(self.server, self.clock()):
@@ -4265,7 +4803,9 @@ class Life:
             self.server.wake()
 
     def hurry(self, status: int) -> None:
-        """End the process without waiting for calls: by the main thread, with `shutdown` and exit handlers, or in a moment whatever that does."""
+        """End the process without waiting for calls: by the main thread, with `shutdown` and exit handlers, or in a
+        moment whatever that does.
+        """
         self.is_done, self.status = True, max(status, self.status)
         self.leave_by = min(self.leave_by, self.clock() + HURRY)
         if self.server:
@@ -4294,7 +4834,9 @@ class Life:
         """Serve until it is time to go; return the exit status."""
         self.server = server
         if self.supervised:
-            server.watch_pipe(os.dup(0), lambda: self.on_hang_up(server))  # a copy, which the function does not close by the way
+            server.watch_pipe(
+                os.dup(0), lambda: self.on_hang_up(server)
+            )  # a copy, which the function does not close by the way
         server.start()
         start_new_thread(preload, ())
         while not self.is_over(server):
@@ -4302,7 +4844,10 @@ class Life:
             if self.drain_at != FOREVER:
                 self.drain(server)
         if server.fault:
-            log("ERROR", f"the server cannot go on: the function has closed a descriptor that is not its own ({server.fault})")
+            log(
+                "ERROR",
+                f"the server cannot go on: the function has closed a descriptor that is not its own ({server.fault})",
+            )
         return 1 if server.fault else self.status
 
     def longest_sleep(self) -> float | None:
@@ -4327,7 +4872,9 @@ class Life:
 
 
 def preload() -> None:
-    """Import what the first JSON, error and query, and the stop, need; when no descriptor is left it would be too late."""
+    """Import what the first JSON, error and query, and the stop, need; when no descriptor is left it would be too
+    late.
+    """
     sleep(PRELOAD_AFTER)
     for module in ("json", "http", "traceback", "urllib.parse", "fcntl"):
         try:
@@ -4337,7 +4884,9 @@ def preload() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with its exit handlers run and its output written, but without waiting for calls that never return."""
+    """End the process with its exit handlers run and its output written, but without waiting for calls that never
+    return.
+    """
     import atexit
 
     begin_leaving(LATE, status)  # an exit handler may wait for such a call
@@ -4359,7 +4908,8 @@ def leave_after(seconds: float, status: int) -> NoReturn:
     """End the process after `seconds`, whatever else goes on in it."""
     sleep(min(seconds, threading.TIMEOUT_MAX))
     flush_output()
-    # Not sys.exit: a daemon thread that holds the lock of stdout when the interpreter is taken down aborts it, exit 134 instead of 0
+    # Not sys.exit: a daemon thread that holds the lock of stdout when the interpreter is taken down aborts it, exit 134
+    # instead of 0
     os._exit(status)
 
 
@@ -4368,18 +4918,29 @@ def flush_output() -> None:
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
-        except (OSError, ValueError, AttributeError, RuntimeError):  # a broken pipe, a closed file, none, one in use by what a signal interrupted
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+            RuntimeError,
+        ):  # a broken pipe, a closed file, none, one in use by what a signal interrupted
             pass
 
 
 def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
     """Listen, import the function's module, serve until told to stop; return the exit status."""
-    listener = listen(settings.host, settings.port)  # before the import: early calls wait in the backlog instead of failing
+    listener = listen(
+        settings.host, settings.port
+    )  # before the import: early calls wait in the backlog instead of failing
     lock = lock_path(env) if settings.suppress_lock else None
     life = Life(settings, is_supervised(env), lock)
     life.take_signals()
     if life.supervised and not settings.healthcheck_interval:
-        log("WARNING", "healthcheck_interval=0s lets of-watchdog accept calls for ever after SIGTERM, until it is killed: it takes 1ms or more")
+        log(
+            "WARNING",
+            "healthcheck_interval=0s lets of-watchdog accept calls for ever after SIGTERM, until it is killed: "
+            "it takes 1ms or more",
+        )
     os.register_at_fork(after_in_child=listener.close)
     try:
         if settings.ready_on == "listen":
@@ -4404,7 +4965,9 @@ def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
 
 
 class FunctionFailed(Exception):
-    """The function's own code has raised before its first call; the arguments are the record to log, and its traceback."""
+    """The function's own code has raised before its first call; the arguments are the record to log, and its
+    traceback.
+    """
 
 
 def import_function(target: str) -> Function:
@@ -4414,7 +4977,9 @@ def import_function(target: str) -> Function:
     except (SettingsError, LoadError):
         raise
     except BaseException as error:
-        raise FunctionFailed("the function's module cannot be imported", format_traceback(error, of_function=True) + hint(error)) from error
+        raise FunctionFailed(
+            "the function's module cannot be imported", format_traceback(error, of_function=True) + hint(error)
+        ) from error
 
 
 def hint(error: BaseException) -> str:
@@ -4445,28 +5010,34 @@ def prepare_process() -> None:
     track_threads()
     for name in ("stdout", "stderr"):
         if stream := getattr(sys, name):
-            output = TextOutput(Output(stream.fileno(), stream.name), stream.encoding, "backslashreplace", line_buffering=True)
+            output = TextOutput(
+                Output(stream.fileno(), stream.name), stream.encoding, "backslashreplace", line_buffering=True
+            )
             setattr(sys, name, output)
             setattr(sys, f"__{name}__", output)
-    sys.modules["watchdog_app"] = sys.modules[__name__]  # `from watchdog_app import HTTPError` gives this one, also when it is __main__
+    sys.modules["watchdog_app"] = sys.modules[
+        __name__
+    ]  # `from watchdog_app import HTTPError` gives this one, also when it is __main__
 
 
 def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
-    """Log what a thread of the function raised as one record. The default writes it in pieces, between which others may write."""
+    """Log what a thread of the function raised as one record. The default writes it in pieces, between which others may
+    write.
+    """
     if failure.thread and failure.exc_value and failure.exc_type is not SystemExit:
         call = getattr(failure.thread, "of_python_call", None)
         trace = format_traceback(failure.exc_value, of_function=True)
         log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call.call_id if call else "")
 
 
-# ---- 12. For development: a test kit, a request log, restart on change; none of it runs in the container ---------------
+# ---- 12. For development: a test kit, a request log, restart on change; none of it runs in the container -------------
 
 
 class Answer:
     """A function's answer to `invoke`.
 
-    status: int. headers: Headers. body: bytes, all of it. text: str, the body decoded. Iteration gives a stream's items as they come, once;
-    close() ends it before.
+    status: int. headers: Headers. body: bytes, all of it. text: str, the body decoded. Iteration gives a stream's items
+    as they come, once; close() ends it before.
     """
 
     def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes], close: Callable[[], object]) -> None:
@@ -4525,10 +5096,11 @@ def invoke(
 ) -> Answer:
     """Call a function as the server would, from the reading of the head to the headers of the response, for a test.
 
-    Arguments: handle, the function's `handle`, or a Function; method; target, the path with its query, from `/` on; one of body, bytes or text,
-    json, any value that JSON can say, and form, a dict; headers, a dict or pairs; raise_errors, whether an exception of the function is raised here
-    instead of a 500. `startup` is not called. Settings are those of `os.environ`.
-    Returns an Answer. Raises TypeError or ValueError, which names the argument, for one that is not valid.
+    Arguments: handle, the function's `handle`, or a Function; method; target, the path with its query, from `/` on; one
+    of body, bytes or text, json, any value that JSON can say, and form, a dict; headers, a dict or pairs; raise_errors,
+    whether an exception of the function is raised here instead of a 500. `startup` is not called. Settings are those of
+    `os.environ`. Returns an Answer. Raises TypeError or ValueError, which names the argument, for one that is not
+    valid.
     """
     from itertools import chain, islice
 
@@ -4611,7 +5183,9 @@ class RequestLog:
         def start(status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:
             took = (perf_counter() - began) * 1000
             log(
-                "INFO", f"{clipped(environ['REQUEST_METHOD'])[1:-1]} {clipped(environ.get('REQUEST_URI', ''), 1000)[1:-1]} {status[:3]} {took:.1f} ms"
+                "INFO",
+                f"{clipped(environ['REQUEST_METHOD'])[1:-1]} {clipped(environ.get('REQUEST_URI', ''), 1000)[1:-1]} "
+                f"{status[:3]} {took:.1f} ms",
             )
             return start_response(status, headers, exc_info)
 
@@ -4627,7 +5201,11 @@ def reload(arguments: Sequence[str], target: str) -> int:
     """Run the program in a process of its own, and anew whenever a file of the function changes, until told to stop."""
     import subprocess
 
-    command = [sys.executable, os.path.abspath(__file__), *(argument for argument in arguments if argument != "--reload")]
+    command = [
+        sys.executable,
+        os.path.abspath(__file__),
+        *(argument for argument in arguments if argument != "--reload"),
+    ]
     folder = watched_folder(target)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     let_signals_in()
@@ -4652,7 +5230,9 @@ def watched_folder(target: str) -> str:
 
 
 def watched_files(folder: str) -> dict[str, int]:
-    """Return the files in and below `folder`, but hidden ones, environments and caches, with their last change in nanoseconds."""
+    """Return the files in and below `folder`, but hidden ones, environments and caches, with their last change in
+    nanoseconds.
+    """
     found = {}
     for parent, folders, files in os.walk(folder):
         environment = "pyvenv.cfg" in files
@@ -4666,7 +5246,9 @@ def watched_files(folder: str) -> dict[str, int]:
 
 
 def ignore_bytecode(folder: str) -> None:
-    """Compile the files that are watched on each start: bytecode is known by seconds and length, which two edits may share."""
+    """Compile the files that are watched on each start: bytecode is known by seconds and length, which two edits may
+    share.
+    """
     from importlib.machinery import SourceFileLoader
 
     def path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
@@ -4701,7 +5283,7 @@ def end_child(child: Any) -> None:
         child.wait()
 
 
-# ---- 13. Command line --------------------------------------------------------------------------------------------------
+# ---- 13. Command line ------------------------------------------------------------------------------------------------
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool]:
@@ -4713,7 +5295,11 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool
     parser = ArgumentParser(prog="watchdog_app", description="Run an OpenFaaS function, behind of-watchdog or alone.")
     parser.add_argument("target", nargs="?", default="", metavar="TARGET", help=TARGETS)
     parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen, instead of upstream_url")
-    parser.add_argument("--reload", action="store_true", help="restart when a file of the function changes, log each request, show tracebacks")
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="restart when a file of the function changes, log each request, show tracebacks",
+    )
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
     options = parser.parse_args(arguments)
     if options.bind is None:
@@ -4726,7 +5312,9 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run as a program; return the exit status: 0 for an end that was asked for, 1 for a fault, 2 for wrong settings."""
+    """Run as a program; return the exit status: 0 for an end that was asked for, 1 for a fault, 2 for wrong
+    settings.
+    """
     prepare_process()
     target, flags, reloads = parse_arguments(arguments)
     try:
@@ -4758,6 +5346,8 @@ def run() -> NoReturn:
 
 if __name__ == "__main__":
     run()
-elif FUNCTION_FOLDER in os.environ:  # a process that multiprocessing has started: it imports the main module once more, as __mp_main__
+elif (
+    FUNCTION_FOLDER in os.environ
+):  # a process that multiprocessing has started: it imports the main module once more, as __mp_main__
     sys.modules["watchdog_app"] = sys.modules[__name__]
     FunctionFinder(os.environ[FUNCTION_FOLDER]).install()

@@ -66,7 +66,9 @@ class Progress:
 class Runner:
     """Measure each peer in each scenario, in turn."""
 
-    def __init__(self, starter: Starter, peers: list[Peer], scenarios: list[Scenario], effort: Effort, results: Results) -> None:
+    def __init__(
+        self, starter: Starter, peers: list[Peer], scenarios: list[Scenario], effort: Effort, results: Results
+    ) -> None:
         self.starter, self.peers, self.scenarios, self.effort, self.results = starter, peers, scenarios, effort, results
         self.progress = Progress(len(peers) * len(scenarios) * effort.rounds)
         self.servers: dict[tuple[str, str], Server] = {}
@@ -110,7 +112,9 @@ class Runner:
     def _watchdog(self, peer: Peer, app: str) -> Iterator[None]:
         server = self.servers[peer.id, app] = self.starter.behind_watchdog(peer, app)
         try:
-            call = next(scenario.call for scenario in self.scenarios if scenario.behind_watchdog and scenario.app == app)
+            call = next(
+                scenario.call for scenario in self.scenarios if scenario.behind_watchdog and scenario.app == app
+            )
             with contextlib.suppress(NotMeasured):  # the check that follows says why
                 server.wait(call)
             yield
@@ -158,8 +162,15 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Compare the product with other servers.")
     parser.add_argument("--quick", action="store_true", help="the main figures only, within two minutes")
-    parser.add_argument("--peers", default="", metavar="ID,ID", help="only these: " + ", ".join(peer.id for peer in PEERS))
-    parser.add_argument("--scenarios", default="", metavar="ID,ID", help="only these: " + ", ".join(scenario.id for scenario in SCENARIOS))
+    parser.add_argument(
+        "--peers", default="", metavar="ID,ID", help="only these: " + ", ".join(peer.id for peer in PEERS)
+    )
+    parser.add_argument(
+        "--scenarios",
+        default="",
+        metavar="ID,ID",
+        help="only these: " + ", ".join(scenario.id for scenario in SCENARIOS),
+    )
     parser.add_argument("--rounds", type=int, help="how often each is measured")
     parser.add_argument("--seconds", type=int, help="of one run of wrk")
     return parser.parse_args()
@@ -182,7 +193,10 @@ def main() -> int:
     given = {name: value for name in ("rounds", "seconds") if (value := getattr(options, name))}
     effort = dataclasses.replace(QUICK if options.quick else FULL, **given)
     results = Results(describe_machine(), effort)
-    peers, scenarios = installed(chosen(PEERS, options.peers, options.quick), results), chosen(SCENARIOS, options.scenarios, options.quick)
+    peers, scenarios = (
+        installed(chosen(PEERS, options.peers, options.quick), results),
+        chosen(SCENARIOS, options.scenarios, options.quick),
+    )
     if any(scenario.behind_watchdog for scenario in scenarios) and (reason := why_no_watchdog()):
         results.leave_out("all behind of-watchdog", reason)
         scenarios = [scenario for scenario in scenarios if not scenario.behind_watchdog]

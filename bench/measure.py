@@ -179,13 +179,20 @@ class Starter:
         """Start a server on the server's core."""
         port = free_port()
         with pinned(SERVER_CORE):
-            return self._start(peer.words(app, port, self.product), {**peer.env, "upstream_url": f"http://127.0.0.1:{port}"}, port)
+            return self._start(
+                peer.words(app, port, self.product), {**peer.env, "upstream_url": f"http://127.0.0.1:{port}"}, port
+            )
 
     def behind_watchdog(self, peer: Peer, app: str) -> Server:
         """Start of-watchdog with a server behind it, on all cores."""
         port, upstream = free_port(), free_port()
         words = peer.words(app, upstream, self.product)
-        env = {"mode": "http", "port": str(port), "upstream_url": f"http://127.0.0.1:{upstream}", "fprocess": " ".join(words)}
+        env = {
+            "mode": "http",
+            "port": str(port),
+            "upstream_url": f"http://127.0.0.1:{upstream}",
+            "fprocess": " ".join(words),
+        }
         lock = {"TMPDIR": str(self.folder), "suppress_lock": "true", "healthcheck_interval": "1s"}
         return self._start(["fwatchdog"], {**peer.env, **env, **lock}, port, child=True)
 
@@ -193,7 +200,14 @@ class Starter:
         self.number += 1
         log = self.folder / f"log-{self.number}"
         with open(log, "wb") as output:
-            popen = subprocess.Popen(words, env={**self.env, **env}, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+            popen = subprocess.Popen(
+                words,
+                env={**self.env, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         return Server(popen, port, log, child)
 
 
@@ -236,8 +250,23 @@ def is_answered(port: int, call: Call) -> bool:
 
 def wrk(port: int, call: Call, connections: int, seconds: int, cores: set[int]) -> subprocess.Popen[bytes]:
     """Start wrk; it prints one line of JSON at its end."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(LOAD), f"http://127.0.0.1:{port}{call.target}"]
-    arguments = [call.method, str(call.size), "chunked" if call.chunked else "length", *(f"{name}: {value}" for name, value in call.headers)]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "10s",
+        "-s",
+        str(LOAD),
+        f"http://127.0.0.1:{port}{call.target}",
+    ]
+    arguments = [
+        call.method,
+        str(call.size),
+        "chunked" if call.chunked else "length",
+        *(f"{name}: {value}" for name, value in call.headers),
+    ]
     with pinned(cores):
         return subprocess.Popen([*command, "--", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -262,14 +291,21 @@ def load(starter: Starter, server: Server, peer: Peer, scenario: Scenario, effor
     """Measure rate, CPU and latency of a call under load."""
     server.check(scenario.call)
     cores = ALL if scenario.behind_watchdog else CLIENT_CORE
-    seconds = effort.seconds * (2 if scenario.ideal else 1)  # calls that the end of a run cuts off count for nobody: few of many, please
+    seconds = effort.seconds * (
+        2 if scenario.ideal else 1
+    )  # calls that the end of a run cuts off count for nobody: few of many, please
     with beside(server, scenario, seconds, cores):
         pids = server.pids()
         before = cpu_seconds(pids)
         measured = outcome(wrk(server.port, scenario.call, scenario.connections, seconds, cores))
         used = cpu_seconds(pids) - before
     rate = measured["requests"] / measured["seconds"]
-    sample = {"rate": rate, "p50_ms": measured["p50_ms"], "p99_ms": measured["p99_ms"], "failed": measured["failed"] + measured["timeout"]}
+    sample = {
+        "rate": rate,
+        "p50_ms": measured["p50_ms"],
+        "p99_ms": measured["p99_ms"],
+        "failed": measured["failed"] + measured["timeout"],
+    }
     sample["cpu_us"] = used * 1e6 / max(measured["requests"], 1)
     if scenario.ideal:
         sample["share"] = rate / (scenario.connections / scenario.ideal)

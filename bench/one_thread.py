@@ -16,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import watchdog_app
 
 GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:5000\r\n\r\n"
-CHUNKED = b"POST / HTTP/1.1\r\nHost: 127.0.0.1:5000\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n%b\r\n0\r\n\r\n" % (b"x" * 1024)
+CHUNKED = b"POST / HTTP/1.1\r\nHost: 127.0.0.1:5000\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n%b\r\n0\r\n\r\n" % (
+    b"x" * 1024
+)
 
 
 def hello(event: Any, context: Any) -> Any:
@@ -80,7 +82,9 @@ class OneThread:
         self.server = watchdog_app.Server(listener, application, settings, clock=partial(float, 1))
         self.clients = Clients(listener.getsockname()[1], number, request)
         self.me = self.server.leader = threading.Lock()
-        self.server.parked.append(threading.Lock())  # stands for a thread that could take the lead; since no call is slow, none has to
+        self.server.parked.append(
+            threading.Lock()
+        )  # stands for a thread that could take the lead; since no call is slow, none has to
         self.failure: BaseException | None = None
         self.always = os.eventfd(1)  # readable at every poll
         self.server.callbacks[self.always] = self._turn

@@ -32,7 +32,14 @@ class Peer:
 
     def words(self, app: str, port: int, product: Path) -> list[str]:
         """Return the command line that serves `app` on `port`; `product` is the compiled module."""
-        values = {"python": sys.executable, "bin": Path(sys.executable).parent, "product": product, "apps": APPS, "app": app, "port": port}
+        values = {
+            "python": sys.executable,
+            "bin": Path(sys.executable).parent,
+            "product": product,
+            "apps": APPS,
+            "app": app,
+            "port": port,
+        }
         return [word.format(**values) for word in self.command.split(" ")]
 
     def versions(self) -> dict[str, str] | None:
@@ -51,14 +58,32 @@ GUNICORN = "{bin}/gunicorn --chdir={apps} --bind=127.0.0.1:{port} --worker-class
 GRANIAN = "{bin}/granian --working-dir={apps} --port={port} --interface=asginl --loop=uvloop --workers=1 --no-access-log --log-level=error asgi:{app}"
 FRAMEWORK = "{bin}/functions-framework --source={apps}/framework.py --host=127.0.0.1 --port={port} --target={app}"
 
-IMAGE = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576"}  # what the product's image sets; they would slow others down
+IMAGE = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_TRIM_THRESHOLD_": "1048576",
+}  # what the product's image sets; they would slow others down
 PRODUCT = Peer("product", "watchdog_app", True, "{python} {product} {apps}/{app}.py", env=IMAGE, quick=True)
 PEERS = (
     PRODUCT,
-    Peer("flask", "Flask + waitress", True, "{python} {apps}/template.py {app} {port}", ("flask", "waitress"), streams=False, quick=True),
+    Peer(
+        "flask",
+        "Flask + waitress",
+        True,
+        "{python} {apps}/template.py {app} {port}",
+        ("flask", "waitress"),
+        streams=False,
+        quick=True,
+    ),
     Peer("framework", "functions-framework", True, FRAMEWORK, ("functions-framework", "flask", "gunicorn")),
     Peer("gunicorn", "gunicorn gthread", False, GUNICORN, ("gunicorn",)),
-    Peer("uvicorn", "uvicorn + httptools", False, UVICORN.replace("LOOP", "asyncio"), ("uvicorn", "httptools"), quick=True),
+    Peer(
+        "uvicorn",
+        "uvicorn + httptools",
+        False,
+        UVICORN.replace("LOOP", "asyncio"),
+        ("uvicorn", "httptools"),
+        quick=True,
+    ),
     Peer("uvloop", "uvicorn + uvloop", False, UVICORN.replace("LOOP", "uvloop"), ("uvicorn", "httptools", "uvloop")),
     Peer("granian", "granian", False, GRANIAN, ("granian", "uvloop"), quick=True),
     Peer("bjoern", "bjoern", False, "{python} {apps}/bjoern_server.py {app} {port}", ("bjoern",), quick=True),

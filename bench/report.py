@@ -19,7 +19,12 @@ from measure import Effort, Sample
 from peers import PRODUCT, Peer
 from scenarios import CPU, MEMORY, RATE, START, Metric, Scenario
 
-INK, OURS, CONTRACT, BARE = "#747a82", "#3b82f6", "#9a6fd0", "#a8aeb6"  # the ink has a contrast of 4.3 on white and on nearly black
+INK, OURS, CONTRACT, BARE = (
+    "#747a82",
+    "#3b82f6",
+    "#9a6fd0",
+    "#a8aeb6",
+)  # the ink has a contrast of 4.3 on white and on nearly black
 PANELS: tuple[tuple[str, Metric], ...] = (
     ("get-32", RATE),
     ("chunked-32", RATE),
@@ -76,7 +81,11 @@ class Results:
 
 def describe_machine() -> dict[str, str]:
     """Return what a figure depends on and is not in the repository."""
-    models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return {
         "python": platform.python_version(),
         "kernel": platform.release(),
@@ -130,13 +139,19 @@ def print_table(results: Results, peers: Sequence[Peer], scenarios: Sequence[Sce
     """Print a table for each scenario, and how to read it."""
     effort = results.effort
     print(f"\nMedian (least–greatest) of {effort.rounds} rounds of {effort.seconds} s each.")
-    print("ratio: how many times as good watchdog_app is; above 1 it is ahead. CPU: of the server's processes, without of-watchdog's.")
+    print(
+        "ratio: how many times as good watchdog_app is; above 1 it is ahead. CPU: of the server's processes, without of-watchdog's."
+    )
     print("  ".join(f"{name} {value}" for name, value in (results.machine | results.versions).items()))
     for scenario in scenarios:
         print()
         for row in rows_of(results, scenario, peers):
             first, *rest = row
-            print(f"{first:<48}" + "".join(f"{text:>30}" if index % 2 == 0 else f"{text:>7}" for index, text in enumerate(rest[:6])) + note_of(row))
+            print(
+                f"{first:<48}"
+                + "".join(f"{text:>30}" if index % 2 == 0 else f"{text:>7}" for index, text in enumerate(rest[:6]))
+                + note_of(row)
+            )
     for what, reason in results.left_out.items():
         print(f"\nleft out: {what}: {reason}")
 
@@ -193,7 +208,15 @@ def write_chart(results: Results, peers: Sequence[Peer], scenarios: Sequence[Sce
     if not panels:
         return
     rows = -(-len(panels) // COLUMNS)
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.family": "sans-serif", "font.size": 9, "text.color": INK})
+    mpl.rcParams.update(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "bench",
+            "font.family": "sans-serif",
+            "font.size": 9,
+            "text.color": INK,
+        }
+    )
     figure = Figure(figsize=(10.5, 0.5 + rows * (0.55 + 0.24 * len(peers))), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat[len(panels) :]:
@@ -209,7 +232,11 @@ def legend() -> list[Any]:
     """Return what the colours mean."""
     from matplotlib.patches import Patch
 
-    kinds = {OURS: "watchdog_app: event, context, result", CONTRACT: "others with a contract", BARE: "bare: the smallest WSGI or ASGI application"}
+    kinds = {
+        OURS: "watchdog_app: event, context, result",
+        CONTRACT: "others with a contract",
+        BARE: "bare: the smallest WSGI or ASGI application",
+    }
     return [Patch(color=colour, label=label) for colour, label in kinds.items()]
 
 
@@ -224,8 +251,17 @@ def draw_panel(axes: Axes, results: Results, scenario: Scenario, metric: Metric,
             axes.text(0, place, " not measured", va="center", fontsize=8, color=INK)
             continue
         error = [[spread.median - spread.least], [spread.most - spread.median]]
-        axes.barh(place, spread.median, color=colour_of(peer), height=0.7, xerr=error, error_kw={"ecolor": INK, "elinewidth": 1})
-        axes.text(spread.most + most * 0.02, place, number(spread.median, metric.digits), va="center", fontsize=8, color=INK)
+        axes.barh(
+            place,
+            spread.median,
+            color=colour_of(peer),
+            height=0.7,
+            xerr=error,
+            error_kw={"ecolor": INK, "elinewidth": 1},
+        )
+        axes.text(
+            spread.most + most * 0.02, place, number(spread.median, metric.digits), va="center", fontsize=8, color=INK
+        )
     axes.set_yticks(range(len(peers)), [peer.title for peer in peers], color=INK)
     axes.invert_yaxis()
     axes.set_xlim(0, most * 1.18)

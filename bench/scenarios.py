@@ -85,7 +85,11 @@ GET = Call(expected=HELLO)
 POST = Call("POST", size=1024, expected={"bytes": 1024})
 CHUNKED = Call("POST", size=1024, chunked=True, expected={"bytes": 1024})
 JSON_OUT = Call(target="/orders", expected={"orders": ORDERS})
-READ = Call(target="/read?name=World&count=3", headers=AGENT, expected={"name": "World", "count": 3, "agent": "wrk/4", "trace": "6f0c"})
+READ = Call(
+    target="/read?name=World&count=3",
+    headers=AGENT,
+    expected={"name": "World", "count": 3, "agent": "wrk/4", "trace": "6f0c"},
+)
 ECHO = Call("POST", "/echo", size=65536, expected=b"x" * 65536)
 STREAMED = Call("POST", size=1024, expected=b"x" * 1024)
 SLEEPING = Call(target="/sleep", expected=HELLO)
@@ -100,7 +104,10 @@ def connections(number: int) -> str:
 
 
 def _direct() -> list[Scenario]:
-    hello = [Scenario(f"get-{n}", f"hello GET, {connections(n)}", "hello", GET, n, quick=n in (1, 32)) for n in (1, 32, 256, 1000)]
+    hello = [
+        Scenario(f"get-{n}", f"hello GET, {connections(n)}", "hello", GET, n, quick=n in (1, 32))
+        for n in (1, 32, 256, 1000)
+    ]
     sleeping = [
         Scenario(
             f"sleep-{n}",
@@ -124,17 +131,60 @@ def _direct() -> list[Scenario]:
         Scenario("echo-32", "64 KiB echo, 32 connections", "calls", ECHO, 32),
         *sleeping,
         Scenario("alone-8", "short calls alone, 8 connections", "calls", GET, 8, metrics=APART),
-        Scenario("sleep-beside", "short calls beside 8 that sleep 1 s", "calls", GET, 8, metrics=APART, beside=(LONG_CALL, 8), busy_after=True),
-        Scenario("cpu-beside", "short calls beside 2 that burn CPU", "calls", GET, 8, metrics=APART, beside=(BUSY_CALL, 2), busy_after=True),
+        Scenario(
+            "sleep-beside",
+            "short calls beside 8 that sleep 1 s",
+            "calls",
+            GET,
+            8,
+            metrics=APART,
+            beside=(LONG_CALL, 8),
+            busy_after=True,
+        ),
+        Scenario(
+            "cpu-beside",
+            "short calls beside 2 that burn CPU",
+            "calls",
+            GET,
+            8,
+            metrics=APART,
+            beside=(BUSY_CALL, 2),
+            busy_after=True,
+        ),
         Scenario("start", "start to the first 200", "hello", GET, measure="start", metrics=(START,), quick=True),
-        Scenario("memory", "memory after {calls} calls", "hello", GET, 32, measure="memory", metrics=(MEMORY, GROWTH), quick=True),
-        Scenario("stream", "{mib} MiB through and back as a stream", "stream", STREAMED, 1, measure="stream", metrics=(STREAM, CPU_MIB, GROWTH)),
+        Scenario(
+            "memory",
+            "memory after {calls} calls",
+            "hello",
+            GET,
+            32,
+            measure="memory",
+            metrics=(MEMORY, GROWTH),
+            quick=True,
+        ),
+        Scenario(
+            "stream",
+            "{mib} MiB through and back as a stream",
+            "stream",
+            STREAMED,
+            1,
+            measure="stream",
+            metrics=(STREAM, CPU_MIB, GROWTH),
+        ),
     ]
 
 
 def _behind(name: str, title: str, app: str, call: Call) -> list[Scenario]:
     return [
-        Scenario(f"watchdog-{name}-{n}", f"behind of-watchdog: {title}, {connections(n)}", app, call, n, behind_watchdog=True, quick=n == 32)
+        Scenario(
+            f"watchdog-{name}-{n}",
+            f"behind of-watchdog: {title}, {connections(n)}",
+            app,
+            call,
+            n,
+            behind_watchdog=True,
+            quick=n == 32,
+        )
         for n in (1, 32, 128)
     ]
 

@@ -78,7 +78,10 @@ class Stopwatch:
 
     def lap(self) -> dict[str, float]:
         """Return the nanoseconds of each step since the last lap, without those of the stopwatch itself, which stand apart."""
-        spent = {step: own - self.inside * self.calls[step] - self.outside * self.inner[step] for step, own in self.own.items()}
+        spent = {
+            step: own - self.inside * self.calls[step] - self.outside * self.inner[step]
+            for step, own in self.own.items()
+        }
         spent["stopwatch"] = (self.inside + self.outside) * sum(self.calls.values())
         for counter in (self.own, self.calls, self.inner):
             counter.clear()
@@ -228,13 +231,20 @@ def measure(handle: Callable[[Any, Any], Any], request: bytes) -> dict[str, floa
         least += floor(request, answer)
     steps = {step: typical(timed, step) for step in (*STEPS, "rest")}
     whole = typical(plain, "whole")
-    scale = whole / sum(steps.values())  # to the time without the stopwatch, which also takes room in the processor's caches
+    scale = whole / sum(
+        steps.values()
+    )  # to the time without the stopwatch, which also takes room in the processor's caches
     return {**{step: spent * scale for step, spent in steps.items()}, "whole": whole, "floor": typical(least, "whole")}
 
 
 def print_table(columns: dict[str, dict[str, float]]) -> None:
     """Print the figures as a table in Markdown, and what they say."""
-    print(f"| µs a request, Python {sys.version.split()[0]} | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
+    print(
+        f"| µs a request, Python {sys.version.split()[0]} | "
+        + " | ".join(columns)
+        + " |\n| --- |"
+        + " ---: |" * len(columns)
+    )
     for row in next(iter(columns.values())):
         name = f"**{row}**" if row in ("whole", "floor") else row
         print(f"| {name} | " + " | ".join(f"{figures[row]:.2f}" for figures in columns.values()) + " |")

@@ -26,9 +26,22 @@ from pathlib import Path
 STDLIB = Path(sysconfig.get_path("stdlib"))
 # What no function uses: tests, what is for building, pip's installer, and what needs a window or a terminal, with the libraries that come with it.
 # To keep one of them, take it out of here.
-LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "turtle.py", "curses", "ensurepip", "lib2to3", "sitecustomize.py"}
+LEFT_OUT = {
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "turtle.py",
+    "curses",
+    "ensurepip",
+    "lib2to3",
+    "sitecustomize.py",
+}
 LEFT_OUT |= {"site-packages", "dist-packages", "__pycache__"}
-LEFT_OUT_MODULES = re.compile(r"(_tkinter|_curses\w*|readline|_dbm|_gdbm|_test\w*|xxlimited\w*|_xxtestfuzz|_ctypes_test)\..*so$")
+LEFT_OUT_MODULES = re.compile(
+    r"(_tkinter|_curses\w*|readline|_dbm|_gdbm|_test\w*|xxlimited\w*|_xxtestfuzz|_ctypes_test)\..*so$"
+)
 # What functions usually import stays as folders, which start fastest; the rest lies in a compressed zip that stands last on the path
 USUAL = """asyncio base64 collections.abc concurrent.futures contextvars copy csv ctypes dataclasses datetime decimal encodings.idna encodings.latin_1
 encodings.ascii functools hashlib hmac http.client io json logging os pathlib random re secrets select shutil signal socket sqlite3 ssl string struct
@@ -110,7 +123,17 @@ def usual_modules() -> set[str]:
     """Return the top-level names of all that the usual imports load."""
     code = f"import sys, {', '.join(USUAL.split())}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     loaded = set(run(sys.executable, "-I", "-c", code).split())
-    return loaded | {"encodings", "importlib", "collections", "os", "site", "runpy", "pkgutil", "zipimport", "__future__"}
+    return loaded | {
+        "encodings",
+        "importlib",
+        "collections",
+        "os",
+        "site",
+        "runpy",
+        "pkgutil",
+        "zipimport",
+        "__future__",
+    }
 
 
 def write_zip(folder: Path, out: Path) -> None:
@@ -122,7 +145,9 @@ def write_zip(folder: Path, out: Path) -> None:
     packages = out / site.getsitepackages()[0].lstrip("/")
     packages.mkdir(parents=True, exist_ok=True)
     (packages / "rare.pth").write_text(f"{target}\n")
-    (packages / "sitecustomize.py").touch()  # every start looks for one: found here, it does not open the zip, which takes 2 ms
+    (
+        packages / "sitecustomize.py"
+    ).touch()  # every start looks for one: found here, it does not open the zip, which takes 2 ms
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -259,7 +284,9 @@ def seal(out: Path) -> None:
 
 def copy_tree(folder: Path, out: Path, leave_out: set[str]) -> None:
     target = out / folder.relative_to("/")
-    shutil.copytree(folder, target, symlinks=True, dirs_exist_ok=True, ignore=lambda root, names: leave_out & set(names))
+    shutil.copytree(
+        folder, target, symlinks=True, dirs_exist_ok=True, ignore=lambda root, names: leave_out & set(names)
+    )
 
 
 def copy(path: Path, out: Path) -> None:

@@ -23,15 +23,51 @@ from test_examples import EXAMPLES
 BUILD = ("docker", "build", "--network=host")
 HARDENED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--memory", "64m")
 # What the image leaves out of the standard library (image/collect.py), and what only other systems have
-LEFT_OUT = {"idlelib", "tkinter", "turtle", "turtledemo", "curses", "ensurepip", "lib2to3", "readline", "rlcompleter", "test"}
-OTHER_SYSTEMS = {"_winapi", "_wmi", "_overlapped", "_scproxy", "_msi", "msilib", "msvcrt", "nt", "ntpath", "nturl2path", "winreg", "winsound"}
-UNLOADABLE = {"_curses", "_curses_panel", "_tkinter", "_dbm", "_gdbm", "_android_support", "_apple_support", "_ios_support", "antigravity", "this"}
+LEFT_OUT = {
+    "idlelib",
+    "tkinter",
+    "turtle",
+    "turtledemo",
+    "curses",
+    "ensurepip",
+    "lib2to3",
+    "readline",
+    "rlcompleter",
+    "test",
+}
+OTHER_SYSTEMS = {
+    "_winapi",
+    "_wmi",
+    "_overlapped",
+    "_scproxy",
+    "_msi",
+    "msilib",
+    "msvcrt",
+    "nt",
+    "ntpath",
+    "nturl2path",
+    "winreg",
+    "winsound",
+}
+UNLOADABLE = {
+    "_curses",
+    "_curses_panel",
+    "_tkinter",
+    "_dbm",
+    "_gdbm",
+    "_android_support",
+    "_apple_support",
+    "_ios_support",
+    "antigravity",
+    "this",
+}
 
 # What needs a terminal, another system or another database
 NEEDS_OTHERS = ("_pyrepl.", "dbm.gnu", "dbm.ndbm", "encodings.mbcs", "encodings.oem", "ctypes.wintypes")
 
 pytestmark = pytest.mark.skipif(
-    not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode != 0, reason="a Docker engine is needed"
+    not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode != 0,
+    reason="a Docker engine is needed",
 )
 
 
@@ -104,7 +140,11 @@ def running(image, *flags, ready=True):
         run("docker", "rm", "-f", "-v", name)
 
 
-@pytest.mark.parametrize("user", [(), ("--user", "12000"), ("--user", "1000620000:0")], ids=["default user", "uid 12000", "random uid with gid 0"])
+@pytest.mark.parametrize(
+    "user",
+    [(), ("--user", "12000"), ("--user", "1000620000:0")],
+    ids=["default user", "uid 12000", "random uid with gid 0"],
+)
 def test_any_user_runs_it_hardened(image, user):
     with running(image, *HARDENED, *user) as container:
         assert container.call("POST", body=b"Ann") == (200, b'{"message":"Hello, Ann!"}')
@@ -153,7 +193,9 @@ def test_default_user_is_not_root(image):
     assert run("docker", "inspect", "-f", "{{.Config.User}}", image).stdout.strip() == "12000:12000"
 
 
-@pytest.mark.parametrize("flags", [(), ("--read-only",)], ids=["writable", "read-only root without a tmpfs, as faas-cli local-run has it"])
+@pytest.mark.parametrize(
+    "flags", [(), ("--read-only",)], ids=["writable", "read-only root without a tmpfs, as faas-cli local-run has it"]
+)
 def test_health_check_turns_healthy(image, flags):
     with running(image, *flags) as container:
         wait_for(lambda: container.state()["Health"]["Status"] == "healthy", "the health", 20)
@@ -177,12 +219,18 @@ atexit.register(print, "good bye")
 
 def test_docker_stop_with_calls_in_flight_answers_them_and_then_runs_shutdown_and_exit_handlers(image, tmp_path):
     (tmp_path / "handler.py").write_text(LAST_WORDS)
-    with running(image, *HARDENED, "--volume", f"{tmp_path}/handler.py:/home/app/handler/handler.py:ro") as container, ThreadPoolExecutor(3) as pool:
+    with (
+        running(image, *HARDENED, "--volume", f"{tmp_path}/handler.py:/home/app/handler/handler.py:ro") as container,
+        ThreadPoolExecutor(3) as pool,
+    ):
         calls = [pool.submit(container.call) for _ in range(3)]
         wait_for(lambda: container.log().count("called") == 3, "the calls")
         assert run("docker", "stop", container.name).returncode == 0
         assert [call.result() for call in calls] == [(200, b"x")] * 3
-        assert re.findall("answered|shut down|good bye", container.log()) == ["answered"] * 3 + ["shut down", "good bye"]
+        assert re.findall("answered|shut down|good bye", container.log()) == ["answered"] * 3 + [
+            "shut down",
+            "good bye",
+        ]
         assert container.state()["ExitCode"] == 0
 
 
@@ -271,7 +319,11 @@ def test_second_build_gives_the_same_python_layer_and_a_changed_function_only_it
     saved = checkout / "image.tar"
     assert run("docker", "save", "-o", str(saved), "watchdog-app-changed").returncode == 0
     with tarfile.open(saved) as archive:
-        sizes = {layer_digest(archive, member): member.size for member in archive if member.name.endswith("layer.tar") or "blobs/" in member.name}
+        sizes = {
+            layer_digest(archive, member): member.size
+            for member in archive
+            if member.name.endswith("layer.tar") or "blobs/" in member.name
+        }
     assert sizes[after[-1]] < 100_000
 
 
@@ -296,7 +348,12 @@ def test_function_that_cannot_be_imported_ends_the_container_with_its_traceback(
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [
-        pytest.param("requirements.txt", "no-such-distribution-of-anybody==9.9\n", "no-such-distribution-of-anybody", id="requirement"),
+        pytest.param(
+            "requirements.txt",
+            "no-such-distribution-of-anybody==9.9\n",
+            "no-such-distribution-of-anybody",
+            id="requirement",
+        ),
         pytest.param("handler.py", "def handle(:\n", "SyntaxError", id="syntax error"),
         pytest.param("test_it.py", "def test_it():\n    assert 1 == 2\n", "assert 1 == 2", id="failing test"),
     ],
@@ -336,7 +393,9 @@ def test_wheels_with_compiled_parts_and_debian_packages_work_hardened(checkout):
     )
     done = build(checkout, "watchdog-app-native", "--build-arg", "ADDITIONAL_PACKAGE=libpq5 xz-utils")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    with running("watchdog-app-native", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--user", "12000") as container:
+    with running(
+        "watchdog-app-native", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--user", "12000"
+    ) as container:
         assert container.call() == (200, b'[3.0,"python","x","xz"]')
 
 
@@ -362,7 +421,9 @@ def test_readme_commands_build_and_run_the_image(checkout):
     build_command, run_command, call_command, answer = readme_block("image")
     shutil.copy(ROOT / "Makefile", checkout)
     assert run("sh", "-c", build_command[2:] + " BUILD_FLAGS=--network=host", cwd=checkout).returncode == 0
-    container = subprocess.Popen(run_command[2:].replace("run --rm", "run --rm --name readme").split(), stderr=subprocess.DEVNULL)
+    container = subprocess.Popen(
+        run_command[2:].replace("run --rm", "run --rm --name readme").split(), stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(lambda: run(*call_command[2:].split()).stdout == answer, "the answer")
     finally:

@@ -27,7 +27,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = Path(__file__).resolve().parent / "functions"
 sys.path.insert(0, str(ROOT))
-pytest.register_assert_rewrite("scheduler_checks", "scheduler_faults", "scheduler_model", "scheduler_replay")  # so that they hold under -O too
+pytest.register_assert_rewrite(
+    "scheduler_checks", "scheduler_faults", "scheduler_model", "scheduler_replay"
+)  # so that they hold under -O too
 
 import watchdog_app  # noqa: E402
 
@@ -100,7 +102,9 @@ def read_answers(data: bytes) -> list[Answer]:
     return answers
 
 
-def call(function: Callable[[Any, Any], Any], method: str = "GET", target: str = "/", body: bytes = b"", **environ: Any) -> Answer:
+def call(
+    function: Callable[[Any, Any], Any], method: str = "GET", target: str = "/", body: bytes = b"", **environ: Any
+) -> Answer:
     """Call a function through the application half alone, with wsgiref's validator on both sides of it.
 
     `environ` has more variables, such as HTTP_X_CALL_ID or CONTENT_TYPE; `settings` and `env` are the application's.
@@ -108,14 +112,22 @@ def call(function: Callable[[Any, Any], Any], method: str = "GET", target: str =
     settings = environ.pop("settings", None) or watchdog_app.Settings()
     application = watchdog_app.Application(function, settings, environ.pop("env", {}))
     path, _, query = target.partition("?")
-    variables = {"REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_URI": target}
+    variables = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "REQUEST_URI": target,
+    }
     variables |= {"wsgi.input": io.BytesIO(body), "HTTP_HOST": "test"}
     if body:
         variables["CONTENT_LENGTH"] = str(len(body))
     variables.update(environ)
     setup_testing_defaults(variables)
     started: list[Any] = []
-    result = validator(application)(variables, lambda status, headers, exc_info=None: started.append((status, headers)) or (lambda data: None))
+    result = validator(application)(
+        variables, lambda status, headers, exc_info=None: started.append((status, headers)) or (lambda data: None)
+    )
     try:
         content = b"".join(result)
     finally:
@@ -135,7 +147,9 @@ class Block(NamedTuple):
 def python_blocks(page: str) -> list[Block]:
     """Return the Python blocks of a page, given by its path in the repository."""
     blocks, main = [], ""
-    for name, source in re.findall(r"(?:<!-- ([^\n]*) -->\n)?```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+    for name, source in re.findall(
+        r"(?:<!-- ([^\n]*) -->\n)?```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL
+    ):
         main = source if name == "main.py" else main
         blocks.append(Block(source, name, main))
     return blocks
@@ -206,7 +220,10 @@ class Serving:
         """Send one request on a connection of its own."""
         fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         length = f"Content-Length: {len(body)}\r\n" if body else ""
-        raw = f"{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}{length}\r\n".encode("latin-1") + body
+        raw = (
+            f"{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}{length}\r\n".encode("latin-1")
+            + body
+        )
         answer, rest = read_answer(self.talk(raw), method)
         assert not rest, f"more than one answer: {rest!r}"
         return answer
@@ -268,7 +285,9 @@ def connections_to(port: int) -> int:
 
 
 @contextlib.contextmanager
-def serving_application(application: Any, clock: Callable[[], float] = time.monotonic, **settings: str) -> Iterator[Serving]:
+def serving_application(
+    application: Any, clock: Callable[[], float] = time.monotonic, **settings: str
+) -> Iterator[Serving]:
     """Serve a WSGI application on a port of its own."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     server = watchdog_app.Server(listener, application, watchdog_app.Settings(**settings), clock)
@@ -348,7 +367,9 @@ def run_program(command: Sequence[str | Path], cwd: Path | None = None, **env: s
     """Run a command that starts the module, as `process` does."""
     port = free_port()
     variables = clean_env(upstream_url=f"http://127.0.0.1:{port}", **env)
-    popen = subprocess.Popen(command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    popen = subprocess.Popen(
+        command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     try:
         yield Process(popen, port)
     finally:

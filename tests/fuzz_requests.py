@@ -206,12 +206,30 @@ def request(rng: random.Random) -> bytes:
     """Make a good request."""
     old = rng.random() < 0.1
     method = rng.choice(("GET", "GET", "POST", "PUT", "HEAD", "DELETE", "M-SEARCH", "A" * rng.randint(1, 34)))
-    target = rng.choice(("/", "/a", "/a?b=c", "/%00%ff", "//", "/" + "a" * rng.randint(0, 300), "http://b/c", "https://[::1]?d"))
+    target = rng.choice(
+        ("/", "/a", "/a?b=c", "/%00%ff", "//", "/" + "a" * rng.randint(0, 300), "http://b/c", "https://[::1]?d")
+    )
     fields = [rng.choice(("Host: a", "Host: b:80", "host:\t[::1]:1 "))] if not old or rng.random() < 0.5 else []
     for _ in range(rng.choice((0, 0, 1, 2, 5))):
-        fields.append(rng.choice(("X: y", "x:z", "A-B:", "Cookie: a=b", "C_D: e", "Proxy: f", "Accept: */*", "Content-Type: a/b", "Y: \xe9 \x85")))
+        fields.append(
+            rng.choice(
+                (
+                    "X: y",
+                    "x:z",
+                    "A-B:",
+                    "Cookie: a=b",
+                    "C_D: e",
+                    "Proxy: f",
+                    "Accept: */*",
+                    "Content-Type: a/b",
+                    "Y: \xe9 \x85",
+                )
+            )
+        )
     if rng.random() < (0.7 if old else 0.1):
-        fields.append(rng.choice(("Connection: keep-alive", "Connection: close", "Connection: x", "Connection: X, Keep-Alive")))
+        fields.append(
+            rng.choice(("Connection: keep-alive", "Connection: close", "Connection: x", "Connection: X, Keep-Alive"))
+        )
     if rng.random() < 0.1:
         fields.append("Expect: 100-continue")
     body = b""
@@ -242,7 +260,13 @@ def chunks(rng: random.Random) -> bytes:
         piece = content(rng, rng.choice((1, 2, 5, 16, 100)))
         size = rng.choice(("%x", "%X", "%04x", "%016X")) % len(piece)
         body += size.encode() + rng.choice((b"", b"", b"", b";a=b", b" ;", b'\t; c="d;e"')) + b"\r\n" + piece + b"\r\n"
-    return body + rng.choice((b"0", b"0", b"00", b"0;z")) + b"\r\n" + rng.choice((b"", b"", b"X: y\r\n", b"Host: b\r\nY:\r\n")) + b"\r\n"
+    return (
+        body
+        + rng.choice((b"0", b"0", b"00", b"0;z"))
+        + b"\r\n"
+        + rng.choice((b"", b"", b"X: y\r\n", b"Host: b\r\nY:\r\n"))
+        + b"\r\n"
+    )
 
 
 def position(rng: random.Random, data: bytes) -> int:
@@ -419,7 +443,9 @@ def read_with_module(data: bytes, lengths: tuple[int, ...], limits: Limits) -> R
             status = found.refusal.status if found.refusal else None
             if status and not found.keep_alive and (status != 417 or not found.fields or found.length):
                 return Read(requests, status, found.method, "")
-            requests.append((found.method, found.target, found.fields, found.body, found.modern, found.keep_alive, status))
+            requests.append(
+                (found.method, found.target, found.fields, found.body, found.modern, found.keep_alive, status)
+            )
             if not found.keep_alive:
                 return Read(requests, None, "", "")
             found = received(reader, b"")
@@ -551,7 +577,12 @@ class ReaderFuzzer:
 def echo(event: Any, context: Any) -> dict[str, Any]:
     """Say what the function was called with."""
     fields = {key: value for key, value in event.environ.items() if key.startswith(("HTTP_", "CONTENT_"))}
-    return {"method": event.method, "target": event.environ["REQUEST_URI"], "fields": fields, "text": event.body.decode("latin-1")}
+    return {
+        "method": event.method,
+        "target": event.environ["REQUEST_URI"],
+        "fields": fields,
+        "text": event.body.decode("latin-1"),
+    }
 
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -656,7 +687,12 @@ class Peer:
 
 def echoed(message: Message) -> dict[str, Any]:
     """Return what `echo` has to say of a message."""
-    return {"method": message.method, "target": message.target, "fields": environ_fields(message), "text": message.body.decode("latin-1")}
+    return {
+        "method": message.method,
+        "target": message.target,
+        "fields": environ_fields(message),
+        "text": message.body.decode("latin-1"),
+    }
 
 
 class SocketFuzzer:

@@ -149,7 +149,9 @@ def nested(rng: random.Random, depth: int) -> tuple[Any, Any]:
     pairs = [nested(rng, depth - 1) for _ in range(rng.randrange(4))]
     if kind < 10:
         return [value for value, _ in pairs], [plain for _, plain in pairs]
-    return {f"k{index}": value for index, (value, _) in enumerate(pairs)}, {f"k{index}": plain for index, (_, plain) in enumerate(pairs)}
+    return {f"k{index}": value for index, (value, _) in enumerate(pairs)}, {
+        f"k{index}": plain for index, (_, plain) in enumerate(pairs)
+    }
 
 
 def circle() -> list[Any]:
@@ -180,8 +182,26 @@ def body(rng: random.Random) -> Part:
         text = rng.choice(("", "text", "é€😀", "a\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "\x00"))
         return Part(rng.choice((lambda: text, lambda: Subtle(text), lambda: ValueError(text))), text.encode())
     if kind in (1, 2):
-        data = rng.choice((b"", b"bytes", b"\r\n0\r\n\r\n", rng.randbytes(50), b"x" * rng.choice((1000, 70_000, 70_000, 70_000, 12_000_000))))
-        return Part(rng.choice((lambda: data, lambda: bytearray(data), lambda: memoryview(data), lambda: memoryview(data + data)[: len(data)])), data)
+        data = rng.choice(
+            (
+                b"",
+                b"bytes",
+                b"\r\n0\r\n\r\n",
+                rng.randbytes(50),
+                b"x" * rng.choice((1000, 70_000, 70_000, 70_000, 12_000_000)),
+            )
+        )
+        return Part(
+            rng.choice(
+                (
+                    lambda: data,
+                    lambda: bytearray(data),
+                    lambda: memoryview(data),
+                    lambda: memoryview(data + data)[: len(data)],
+                )
+            ),
+            data,
+        )
     if kind in (3, 4):
         value, plain = nested(rng, 3)
         while value is None or isinstance(value, (str, enum.Enum)):
@@ -237,7 +257,20 @@ def generated(items: list[Any]) -> Iterator[Any]:
         yield item
 
 
-RIGHT_ITEMS: list[Any] = ["text", "é", "", b"", b"bytes", bytearray(b"a"), memoryview(b"b"), {"a": 1}, [1], ["\ud800"], b"0\r\n\r\n", b"x" * 200_000]
+RIGHT_ITEMS: list[Any] = [
+    "text",
+    "é",
+    "",
+    b"",
+    b"bytes",
+    bytearray(b"a"),
+    memoryview(b"b"),
+    {"a": 1},
+    [1],
+    ["\ud800"],
+    b"0\r\n\r\n",
+    b"x" * 200_000,
+]
 WRONG_ITEMS: list[Any] = [None, 5, 1.5, object(), "\ud800", {"a": b""}, Unprintable(), ()]
 
 
@@ -260,13 +293,20 @@ def stream(rng: random.Random) -> Part:
         return Part(lambda: io.BytesIO(data), data)
     if kind == 4:
         return file(items, sent, fault)
-    make = (lambda: generated(items), lambda: generated(items), lambda: Items(items, False), lambda: Items(items, True))[kind]
+    make = (
+        lambda: generated(items),
+        lambda: generated(items),
+        lambda: Items(items, False),
+        lambda: Items(items, True),
+    )[kind]
     return Part(make, None if fault == 0 else sent, cut=bool(fault), close_fails=kind == 3)
 
 
 def file(items: list[Any], sent: bytes, fault: int | None) -> Part:
     """Make a file whose reads give these items; the first empty one is its end."""
-    end = next((index for index, item in enumerate(items) if not isinstance(item, BaseException) and is_empty(item)), None)
+    end = next(
+        (index for index, item in enumerate(items) if not isinstance(item, BaseException) and is_empty(item)), None
+    )
     if end is None:
         return Part(lambda: File(items, False), None if fault == 0 else sent, cut=bool(fault))
     return Part(lambda: File(items[:end], False), b"".join(encoded(item) for item in items[:end]))
@@ -283,7 +323,9 @@ def encoded(item: Any) -> bytes:
     return item.encode() if isinstance(item, str) else bytes(item)
 
 
-def finished(what: str, act: Callable[[Any, Any], Any], status: Any, part: Part, headers: Any = (), pairs: Any = ()) -> Case:
+def finished(
+    what: str, act: Callable[[Any, Any], Any], status: Any, part: Part, headers: Any = (), pairs: Any = ()
+) -> Case:
     """Put a case together: what the status, the headers and the body say of the response."""
     if status is None or pairs is None or part.sent is None:
         return Case(act, what, WRONG, logs=True)
@@ -292,7 +334,9 @@ def finished(what: str, act: Callable[[Any, Any], Any], status: Any, part: Part,
             return Case(act, what, None, logs=None)
         return Case(act, what, status, b"", headers=[pair for pair in pairs if pair[0].lower() != "content-type"])
     logs = None if part.close_fails else part.cut
-    return Case(act, what, status, part.sent if part.json is None and not part.cut else None, part.json, part.cut, logs, pairs)
+    return Case(
+        act, what, status, part.sent if part.json is None and not part.cut else None, part.json, part.cut, logs, pairs
+    )
 
 
 def case(rng: random.Random) -> Case:
@@ -313,11 +357,15 @@ def case(rng: random.Random) -> Case:
         return tuple_case(rng, part, (status, code), (headers, pairs), shown)
     if kind == 4:
         return error_case(part, (status, code), (headers, pairs), shown)
-    names = rng.choice((("statusCode", "body"), ("status_code", "response"), ("statusCode", "response"), ("status_code", "body")))
+    names = rng.choice(
+        (("statusCode", "body"), ("status_code", "response"), ("statusCode", "response"), ("status_code", "body"))
+    )
     envelope = {names[0]: status, "headers": headers, names[1]: part}
     if rng.random() < 0.2:
         envelope["extra"] = 1
-    return finished("envelope: " + shown, lambda event, context: {**envelope, names[1]: part.make()}, code, part, headers, pairs)
+    return finished(
+        "envelope: " + shown, lambda event, context: {**envelope, names[1]: part.make()}, code, part, headers, pairs
+    )
 
 
 def choose(rng: random.Random, table: list[tuple[Any, Any]]) -> tuple[Any, Any]:
@@ -358,11 +406,19 @@ def plain_case(part: Part) -> Case:
 def tuple_case(rng: random.Random, part: Part, status: tuple[Any, Any], headers: tuple[Any, Any], shown: str) -> Case:
     kind = rng.randrange(4)
     if kind == 0:
-        return finished("(body, status, headers): " + shown, lambda event, context: (part.make(), status[0], headers[0]), status[1], part, *headers)
+        return finished(
+            "(body, status, headers): " + shown,
+            lambda event, context: (part.make(), status[0], headers[0]),
+            status[1],
+            part,
+            *headers,
+        )
     if kind == 1 and not isinstance(status[0], list):
         return finished("(body, status): " + shown, lambda event, context: (part.make(), status[0]), status[1], part)
     if kind == 2 and isinstance(headers[0], (list, dict)):
-        return finished("(body, headers): " + shown, lambda event, context: (part.make(), headers[0]), 200, part, *headers)
+        return finished(
+            "(body, headers): " + shown, lambda event, context: (part.make(), headers[0]), 200, part, *headers
+        )
     length = rng.choice((0, 1, 4, 7))
     return Case(lambda event, context: (part.make(),) * length, f"tuple of {length}", WRONG, logs=True)
 
@@ -399,7 +455,9 @@ class WsgiAnswer:
     def __init__(self, rng: random.Random) -> None:
         self.status: Any = rng.choice(WSGI_STATUSES[: rng.choice((5, 5, 99))])
         self.headers: Any = rng.choice(WSGI_HEADERS[: rng.choice((3, 3, 99))])
-        self.items: list[Any] = [rng.choice((b"", b"ab", b"abc" * 100, b"\r\n0\r\n\r\n", b"x" * 300_000)) for _ in range(rng.randrange(4))]
+        self.items: list[Any] = [
+            rng.choice((b"", b"ab", b"abc" * 100, b"\r\n0\r\n\r\n", b"x" * 300_000)) for _ in range(rng.randrange(4))
+        ]
         self.shape, self.close_fails = rng.choice(SHAPES), rng.random() < 0.5
         if rng.random() < 0.2:
             error = rng.choice([make for make in ERRORS if type(make()) is not StopIteration])
@@ -436,7 +494,13 @@ class WsgiAnswer:
             return self.late(start_response)
         if self.shape == "items":
             return Items(self.items, self.close_fails)
-        makers = {"tuple": tuple, "generator": generated, "write": lambda items: [], "none": lambda items: None, "number": lambda items: 5}
+        makers = {
+            "tuple": tuple,
+            "generator": generated,
+            "write": lambda items: [],
+            "none": lambda items: None,
+            "number": lambda items: 5,
+        }
         return makers.get(self.shape, list)(self.items)
 
     def lazily(self, start_response: Any) -> Iterator[Any]:
@@ -458,7 +522,9 @@ def wsgi_case(rng: random.Random) -> Case:
         return Case(lambda event, context: answer, what, None, logs=None)
     code = int(answer.status[:3])
     logs = None if answer.shape == "items" and answer.close_fails else False
-    return Case(lambda event, context: answer, what, code, b"" if code in (204, 304) else b"".join(answer.items), logs=logs)
+    return Case(
+        lambda event, context: answer, what, code, b"" if code in (204, 304) else b"".join(answer.items), logs=logs
+    )
 
 
 def again(start_response: Any, status: Any, headers: Any) -> None:
@@ -487,7 +553,9 @@ def fault_of(answer: Answer) -> str:
             return f"{name} came twice"
     if "content-length" in names and "transfer-encoding" in names:
         return "both framings"
-    if answer.status in (204, 304) and ("transfer-encoding" in names or (answer.status == 204 and "content-length" in names)):
+    if answer.status in (204, 304) and (
+        "transfer-encoding" in names or (answer.status == 204 and "content-length" in names)
+    ):
         return f"a framing with {answer.status}"
     if "date" not in names or "server" not in names:
         return "no Date or no Server"
@@ -535,12 +603,18 @@ class ResultFuzzer:
 
     @staticmethod
     def request(rng: random.Random, target: str) -> tuple[bytes, str, bool, bool]:
-        method, old, connection = rng.choice(("GET", "GET", "POST", "HEAD")), rng.random() < 0.3, rng.choice(("", "", "close", "keep-alive"))
+        method, old, connection = (
+            rng.choice(("GET", "GET", "POST", "HEAD")),
+            rng.random() < 0.3,
+            rng.choice(("", "", "close", "keep-alive")),
+        )
         field = f"Connection: {connection}\r\n" if connection else ""
         raw = f"{method} {target} HTTP/1.{0 if old else 1}\r\nHost: a\r\n{field}\r\n".encode()
         return raw, method, old, connection == "keep-alive" if old else connection != "close"
 
-    def exchange(self, server: Serving, raw: bytes, tried: Case, method: str, old: bool, keeps: bool, leaves: bool) -> str:
+    def exchange(
+        self, server: Serving, raw: bytes, tried: Case, method: str, old: bool, keeps: bool, leaves: bool
+    ) -> str:
         """Send the case's request and another; say what is wrong with what comes back, "" for nothing."""
         with server.connect() as sock:
             sock.sendall(raw + b"GET /next HTTP/1.0\r\nHost: a\r\n\r\n")
@@ -556,7 +630,13 @@ class ResultFuzzer:
             answer, rest = None, b""
         if answer is not None and (wrong := fault_of(answer)):
             return f"{wrong} in {data[:500]!r}"
-        unframed = answer is not None and old and method != "HEAD" and answer.status not in (204, 304) and answer.header("Content-Length") is None
+        unframed = (
+            answer is not None
+            and old
+            and method != "HEAD"
+            and answer.status not in (204, 304)
+            and answer.header("Content-Length") is None
+        )
         if answer is None or (unframed and ended == "reset"):
             self.seen["cut"] += 1
             return self.judge_cut(data, ended, tried)
@@ -565,12 +645,20 @@ class ResultFuzzer:
             return f"it failed, and looks complete: {data[:500]!r}"
         if tried.status is not None and answer.status != tried.status:
             return f"{answer.status} instead of {tried.status}: {data[:500]!r}"
-        if tried.status is not None and [pair for pair in answer.headers if pair in tried.headers] != list(tried.headers):
+        if tried.status is not None and [pair for pair in answer.headers if pair in tried.headers] != list(
+            tried.headers
+        ):
             return f"the headers are {answer.headers!r}"
         if method != "HEAD" and (wrong := self.wrong_body(answer, tried)):
             return wrong
         if answer.closes:
-            return f"after the end: {rest[:500]!r}" if rest else "" if not keeps or old or tried.status is None else "closed without need"
+            return (
+                f"after the end: {rest[:500]!r}"
+                if rest
+                else ""
+                if not keeps or old or tried.status is None
+                else "closed without need"
+            )
         if unframed:
             return "no end of the response is known"
         if not keeps:
@@ -596,7 +684,11 @@ class ResultFuzzer:
     @staticmethod
     def wrong_body(answer: Answer, tried: Case) -> str:
         if tried.status == WRONG and tried.logs:
-            return "" if answer.body.startswith(b"Internal Server Error\ncall id: ") else f"no call id in {answer.body[:500]!r}"
+            return (
+                ""
+                if answer.body.startswith(b"Internal Server Error\ncall id: ")
+                else f"no call id in {answer.body[:500]!r}"
+            )
         if tried.json is not None and answer.status not in (204, 304):
             return "" if json.loads(answer.body) == tried.json else f"the body is {answer.body[:500]!r}"
         if tried.body is not None and answer.body != tried.body:

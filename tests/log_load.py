@@ -86,7 +86,9 @@ def loud_server(way: str) -> Iterator[Process]:
                     reader.wait()
 
 
-def measure(server: Process, way: str, size: int, length: int, letter: str = "é", patience: float = PATIENCE) -> Outcome:
+def measure(
+    server: Process, way: str, size: int, length: int, letter: str = "é", patience: float = PATIENCE
+) -> Outcome:
     """Let a call log `size` bytes in lines of `length`, while another connection asks for something short over and over."""
     body = f"{size} {length} {letter}".encode()
     head = "POST /{} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n"
@@ -120,13 +122,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--letter", default="x", help="what the lines consist of, such as é")
     options = parser.parse_args(arguments)
-    print(f"{'way':10} {'MB':>4} {'line':>8} {'seconds':>8} {'MB/s':>7} {'median ms':>10} {'p99 ms':>7} {'longest':>8} calls")
+    print(
+        f"{'way':10} {'MB':>4} {'line':>8} {'seconds':>8} {'MB/s':>7} {'median ms':>10} {'p99 ms':>7} {'longest':>8} calls"
+    )
     for way in options.ways:
         with loud_server(way) as server:
             for megabytes in options.megabytes:
                 for length in options.lines:
                     done = measure(server, way, megabytes * 1_000_000, length, options.letter)
-                    waits = " ".join(f"{done.wait(share) * 1000:>{width}.1f}" for share, width in ((0.5, 10), (0.99, 7), (1, 8)))
+                    waits = " ".join(
+                        f"{done.wait(share) * 1000:>{width}.1f}" for share, width in ((0.5, 10), (0.99, 7), (1, 8))
+                    )
                     rate = f"{done.seconds:8.2f} {megabytes / done.seconds:7.0f}"
                     print(f"{way:10} {megabytes:4} {length:8} {rate} {waits} {len(done.waits)}", flush=True)
 

@@ -60,7 +60,11 @@ def handle(event, context):
 begin("import")
 """
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
-CGROUPS = [root for root in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")) if os.access(root / "cgroup.procs", os.W_OK)]
+CGROUPS = [
+    root
+    for root in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+    if os.access(root / "cgroup.procs", os.W_OK)
+]
 
 
 def set_loopback(up: bool) -> None:
@@ -148,7 +152,12 @@ def is_possible(case: str = "idle") -> bool:
 
 def seconds_to_stop(case: str) -> float:
     """Stop once in a network of its own."""
-    done = subprocess.run(["unshare", "--net", sys.executable, __file__, "--case", case], capture_output=True, text=True, timeout=DEADLINE * 6)
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, __file__, "--case", case],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE * 6,
+    )
     match = re.search(r"^([0-9.]+) s$", done.stdout, re.MULTILINE)
     assert match, done.stdout + done.stderr
     return float(match[1])

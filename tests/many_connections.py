@@ -104,7 +104,10 @@ def idle_and_slow() -> list[Figure]:
         pause(1)
         times = sorted(answer_times(program.port))
         threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
-    return [Figure("p99 in ms of a normal caller", times[int(len(times) * 0.99)] * 1000, 50), Figure("threads", threads, 11)]
+    return [
+        Figure("p99 in ms of a normal caller", times[int(len(times) * 0.99)] * 1000, 50),
+        Figure("threads", threads, 11),
+    ]
 
 
 def answer_times(port: int) -> Iterator[float]:

@@ -105,7 +105,9 @@ def running(folder: Path, alone: bool) -> Iterator[Process | Watchdog]:
             yield program
     else:
         process_1 = PROCESS_1 if HAS_PROCESS_1 else ()
-        with behind("real" if REAL else "stand-in", file, folder, alone=process_1, healthcheck_interval="0.4s") as watchdog:
+        with behind(
+            "real" if REAL else "stand-in", file, folder, alone=process_1, healthcheck_interval="0.4s"
+        ) as watchdog:
             yield watchdog
 
 
@@ -125,7 +127,9 @@ def stop_once(chance: random.Random, alone: bool, counts: Counter[str]) -> list[
         for caller in callers:
             caller.join(DEADLINE)
         status = server.popen.wait(DEADLINE)
-        shut_down = not (HAS_PROCESS_1 and isinstance(server, Watchdog)) or server.log.count("shut down") == 1  # else it ends later
+        shut_down = (
+            not (HAS_PROCESS_1 and isinstance(server, Watchdog)) or server.log.count("shut down") == 1
+        )  # else it ends later
     counts["calls"] += sum(caller.calls for caller in callers)
     counts["calls after the signal"] += sum(caller.after for caller in callers)
     lost = [text for caller in callers for text in caller.lost]

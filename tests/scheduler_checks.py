@@ -60,7 +60,14 @@ def checked(module):
     class CheckedServer(module.Server):
         def __init__(self, *arguments):
             self.local, self.violations = threading.local(), []
-            self.owners, self.given_away, self.running, self.busy, self.live, self.exchanging = {}, {}, {}, {}, set(), set()
+            self.owners, self.given_away, self.running, self.busy, self.live, self.exchanging = (
+                {},
+                {},
+                {},
+                {},
+                set(),
+                set(),
+            )
             self.polling = 0
             super().__init__(*arguments)
             self.lock, self.connections, self.queue = CheckedLock(self), Accepted(self), Waiting(self)
@@ -89,7 +96,11 @@ def checked(module):
             given_away = {connection for connection, _ in list(self.given_away)}
             for connection in connections:
                 watched = bool(connection.mask)
-                places = [watched, connection in owned or (not watched and connection in given_away), connection in queued]
+                places = [
+                    watched,
+                    connection in owned or (not watched and connection in given_away),
+                    connection in queued,
+                ]
                 self.check(places.count(True) == 1, f"a connection is in the selector, with a thread, queued: {places}")
             if self.workers:  # the last one may be overtaken by the end of the selector
                 self.verify_selector()
@@ -109,7 +120,9 @@ def checked(module):
             connection = self.current
             if connection is not None:
                 self.check(self.running.get(self.leader) is connection, "the current connection is not the leader's")
-                self.check(connection.mask and connection not in self.owners, "the current connection is off the selector")
+                self.check(
+                    connection.mask and connection not in self.owners, "the current connection is off the selector"
+                )
 
         def verify_selector(self):
             """Compare what the kernel watches with what the server takes it to watch."""
@@ -122,7 +135,10 @@ def checked(module):
             polled = {fd: events for fd, events in watched.items() if fd not in self.callbacks}
             self.check(polled == masks, f"the selector watches {polled}, not {masks}")
             for connection in list(self.connections.values()):
-                self.check(connection.mask in (0, connection.watched), f"the leader waits for {connection.mask}, not {connection.watched}")
+                self.check(
+                    connection.mask in (0, connection.watched),
+                    f"the leader waits for {connection.mask}, not {connection.watched}",
+                )
 
         # -- steps --
 
@@ -160,7 +176,9 @@ def checked(module):
                 super()._lead(me)
 
         def _own(self, connection, request=None):
-            self.check(self.owners.get(connection) is self.me and not connection.mask, "a thread runs what it does not own")
+            self.check(
+                self.owners.get(connection) is self.me and not connection.mask, "a thread runs what it does not own"
+            )
             with self.occupied(self.me):
                 super()._own(connection, request)
 
@@ -188,7 +206,10 @@ def checked(module):
             self.running.pop(me)
 
         def _exchange(self, connection, request, began):
-            self.check(self.owners.get(connection, self.leader) is self.me, "a thread runs an exchange on a connection of another's")
+            self.check(
+                self.owners.get(connection, self.leader) is self.me,
+                "a thread runs an exchange on a connection of another's",
+            )
             self.check(connection not in self.exchanging, "two exchanges on one connection")
             self.exchanging.add(connection)
             try:
@@ -197,7 +218,9 @@ def checked(module):
                 self.exchanging.discard(connection)
 
         def _watch(self, connection, mask, deadline):
-            self.check(self.owners.get(connection, self.leader) is self.me, "a thread gives away a connection of another's")
+            self.check(
+                self.owners.get(connection, self.leader) is self.me, "a thread gives away a connection of another's"
+            )
             self.give_away(super()._watch, connection, mask, deadline)
 
         def _close(self, connection):

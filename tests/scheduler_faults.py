@@ -19,19 +19,29 @@ class Fault(NamedTuple):
 
 
 FAULTS = {
-    "a call runs in place though nobody is parked": Fault(" or not self._has_successor())", ")", Case(("n", "f"), threads=1)),
-    "a queued connection stays in the selector": Fault(
-        "                connection.mask = 0\n                self.queue", "                self.queue", Case(("n", "f"), threads=1)
+    "a call runs in place though nobody is parked": Fault(
+        " or not self._has_successor())", ")", Case(("n", "f"), threads=1)
     ),
-    "a stream gives away a lead that is another's": Fault("            if self.current is connection:", "            if True:", Case(("s", "n"))),
-    "a thread is started after the stop": Fault("if self.stopped or self.workers", "if self.workers", Case(("f",), threads=1, stop=True)),
+    "a queued connection stays in the selector": Fault(
+        "                connection.mask = 0\n                self.queue",
+        "                self.queue",
+        Case(("n", "f"), threads=1),
+    ),
+    "a stream gives away a lead that is another's": Fault(
+        "            if self.current is connection:", "            if True:", Case(("s", "n"))
+    ),
+    "a thread is started after the stop": Fault(
+        "if self.stopped or self.workers", "if self.workers", Case(("f",), threads=1, stop=True)
+    ),
     "a thread looks twice whether to end": Fault(
         "        if not self.stopped:\n            return True\n        with self.lock:\n            self.workers -= 1\n        return False\n",
         "        if self.stopped:\n            with self.lock:\n                self.workers -= 1\n        return not self.stopped\n",
         Case(("n",), stop=True),
     ),
     "a thread parks without a look at the queue": Fault(
-        "            if self.queue:\n                return", "            if False:\n                return", Case(("n", "f"), threads=1)
+        "            if self.queue:\n                return",
+        "            if False:\n                return",
+        Case(("n", "f"), threads=1),
     ),
     "a thread retires that was woken": Fault(
         "                if me in self.parked and len(self.parked) > 1:\n                    self.parked.remove(me)",
@@ -41,17 +51,25 @@ FAULTS = {
     "a connection is set aside though its owner has given it back": Fault(
         "            if not connection.mask:  # its owner", "            if True:  # its owner", Case(("ff", "f"))
     ),
-    "an event is served whoever owns the connection": Fault("                elif connection.mask:", "                elif True:", Case(("ff",))),
+    "an event is served whoever owns the connection": Fault(
+        "                elif connection.mask:", "                elif True:", Case(("ff",))
+    ),
     "the connection in hand stays in the selector": Fault(
         "        connection.mask = 0\n        self.current = None", "        self.current = None", Case(("n",))
     ),
     "the last parked thread retires": Fault(" and len(self.parked) > 1", "", Case(("n",), retire=True)),
-    "the leader does not look whether it still leads after a call": Fault("leading = self.leader is me", "leading = True", Case(("ff",))),
+    "the leader does not look whether it still leads after a call": Fault(
+        "leading = self.leader is me", "leading = True", Case(("ff",))
+    ),
     "the leader does not wake the monitor": Fault(
-        "        if self.resting:\n            self.wake()\n", "        if False:\n            self.wake()\n", Case(("f", "n"))
+        "        if self.resting:\n            self.wake()\n",
+        "        if False:\n            self.wake()\n",
+        Case(("f", "n")),
     ),
     "the leader polls without a look whether it still leads": Fault(
-        "while self.leader is me and not self.stopped", "while (self.leader is me or True) and not self.stopped", Case(("f",))
+        "while self.leader is me and not self.stopped",
+        "while (self.leader is me or True) and not self.stopped",
+        Case(("f",)),
     ),
     "the monitor does not look again under the lock": Fault(
         "            with self.lock:\n                stuck = self.current\n"

@@ -33,7 +33,14 @@ class Thread:
     __slots__ = ("connection", "in_lead", "in_place", "request", "step", "woken")
 
     def __init__(self, step="none", connection=None, request="", in_place=False, in_lead=False, woken=False):
-        self.step, self.connection, self.request, self.in_place, self.in_lead, self.woken = step, connection, request, in_place, in_lead, woken
+        self.step, self.connection, self.request, self.in_place, self.in_lead, self.woken = (
+            step,
+            connection,
+            request,
+            in_place,
+            in_lead,
+            woken,
+        )
 
     def freeze(self):
         return (self.step, self.connection, self.request, self.in_place, self.in_lead, self.woken)
@@ -45,7 +52,15 @@ class Connection:
     __slots__ = ("buffer", "is_open", "kernel", "mask", "out", "script", "watched")
 
     def __init__(self, script, kernel="", buffer="", mask=IN, watched=IN, out=False, is_open=True):
-        self.script, self.kernel, self.buffer, self.mask, self.watched, self.out, self.is_open = script, kernel, buffer, mask, watched, out, is_open
+        self.script, self.kernel, self.buffer, self.mask, self.watched, self.out, self.is_open = (
+            script,
+            kernel,
+            buffer,
+            mask,
+            watched,
+            out,
+            is_open,
+        )
 
     def freeze(self):
         return (self.script, self.kernel, self.buffer, self.mask, self.watched, self.out, self.is_open)
@@ -75,7 +90,18 @@ LARGER = {
     "a stop beside two calls": Case(("f", "n"), stop=True),
     "three threads and one to lead": Case(("f", "n", "S"), threads=3),
 }
-LOCKED = {"retire", "leave", "aside", "spare", "apart", "before", "end", "watch", "close", "park or job"}  # steps that take the lock
+LOCKED = {
+    "retire",
+    "leave",
+    "aside",
+    "spare",
+    "apart",
+    "before",
+    "end",
+    "watch",
+    "close",
+    "park or job",
+}  # steps that take the lock
 LEADING = {"poll", "mask", "aside", "parked?", "spare", "apart", "current="}  # steps that only the leader may take
 CALLING = {"resting?", "wake", "alarm", "call", "before", "end", "rests?", "rouse", "ring"}
 HOLDING = {"parked?", "spare", "apart", "current=", "watch", "watching", "close"} | CALLING
@@ -91,7 +117,9 @@ class State:
             self.begin()
             return
         server, parked, queue, ready, more, threads, connections = frozen
-        (self.leader, self.workers, self.current, self.resting, self.alarm, self.stopped, self.waker, self.lock) = server[:8]
+        (self.leader, self.workers, self.current, self.resting, self.alarm, self.stopped, self.waker, self.lock) = (
+            server[:8]
+        )
         (self.monitor, self.seen, self.stopper) = server[8:]
         self.parked, self.queue, self.ready, self.more = [*parked], [*queue], [*ready], [*more]
         self.threads = [Thread(*thread) for thread in threads]
@@ -116,7 +144,16 @@ class State:
         self.connections = [Connection(script) for script in self.case.scripts]
 
     def freeze(self):
-        server = (self.leader, self.workers, self.current, self.resting, self.alarm, self.stopped, self.waker, self.lock)
+        server = (
+            self.leader,
+            self.workers,
+            self.current,
+            self.resting,
+            self.alarm,
+            self.stopped,
+            self.waker,
+            self.lock,
+        )
         return (
             (*server, self.monitor, self.seen, self.stopper),
             (*self.parked,),
@@ -149,7 +186,11 @@ class State:
         if thread.step == "park":
             return ["woken"] if thread.woken else ["timeout"] if self.case.retire else []
         if thread.step == "poll":
-            return [""] if self.waker or self.more or any(self.has_event(connection) for connection in self.connections) else []
+            return (
+                [""]
+                if self.waker or self.more or any(self.has_event(connection) for connection in self.connections)
+                else []
+            )
         if thread.step == "call":
             return [] if thread.request in "nN" else [""]
         if thread.step in ("spare", "apart") or (thread.step == "before" and self.current == thread.connection):
@@ -518,11 +559,21 @@ class State:
             owner = holders.get(index)
             if queued.count(index) + (owner is not None) > 1:
                 return "a connection has two owners"
-            if owner is not None and connection.mask and owner != self.leader and self.threads[owner].step != "watching":
+            if (
+                owner is not None
+                and connection.mask
+                and owner != self.leader
+                and self.threads[owner].step != "watching"
+            ):
                 return "a connection is in the selector and with a thread"
             if index in queued and connection.mask:
                 return "a connection is in the selector and queued"
-            if connection.is_open and owner is None and index not in queued and (not connection.mask or connection.mask != connection.watched):
+            if (
+                connection.is_open
+                and owner is None
+                and index not in queued
+                and (not connection.mask or connection.mask != connection.watched)
+            ):
                 return "a connection is nowhere"
         return ""
 
@@ -532,7 +583,11 @@ class State:
         if self.threads[self.leader].step == "none" and not self.stopped:
             return "the leader has ended"
         for worker in self.parked:
-            if self.threads[worker].step not in ("park", "retire") or self.threads[worker].woken or worker == self.leader:
+            if (
+                self.threads[worker].step not in ("park", "retire")
+                or self.threads[worker].woken
+                or worker == self.leader
+            ):
                 return "a parked thread is not parked"
         return ""
 
@@ -550,7 +605,10 @@ class State:
         """Tell whether all that was asked is served, or in a call that never returns, or behind as many of those as there may be."""
         stuck = {thread.connection for thread in self.threads if thread.step == "call" and thread.request in "nN"}
         if self.stopped:
-            return all(thread.step == "none" or (thread.step == "call" and thread.connection in stuck) for thread in self.threads)
+            return all(
+                thread.step == "none" or (thread.step == "call" and thread.connection in stuck)
+                for thread in self.threads
+            )
         full = len(stuck) >= (1 if self.case.refuse else self.case.threads)
         queued = {index for index, _ in self.queue} if full else set()
         held = {thread.connection for thread in self.threads if thread.step in HOLDING}

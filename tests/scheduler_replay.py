@@ -16,7 +16,20 @@ from scheduler_model import APART, FAULT, STREAM, State
 LABELS = {"none": ""} | {  # step of the model -> what a thread stops at before it
     step: label
     for label, steps in {
-        "lock": ("retire", "leave", "aside", "spare", "apart", "before", "end", "watch", "close", "park or job", "again", "release"),
+        "lock": (
+            "retire",
+            "leave",
+            "aside",
+            "spare",
+            "apart",
+            "before",
+            "end",
+            "watch",
+            "close",
+            "park or job",
+            "again",
+            "release",
+        ),
         "acquire": ("park", "sleep", "nap"),
         "release": ("alarm", "ring"),
         "stopped": ("stopped?", "stopped again?", "look on"),
@@ -214,7 +227,9 @@ def staged(module, stage):
     """Make classes of `module`'s server and connection for a stage."""
 
     class StagedServer(module.Server):
-        leader, current, resting, stopped, parked = (shared(name) for name in ("leader", "current", "resting", "stopped", "parked"))
+        leader, current, resting, stopped, parked = (
+            shared(name) for name in ("leader", "current", "resting", "stopped", "parked")
+        )
 
         def __init__(self, *arguments):
             self.stage = stage
@@ -255,7 +270,9 @@ class Replay:
         self.module, self.case, self.stage, self.state = module, case, stage, State(case, fault)
         self.listener = socket.create_server(("127.0.0.1", 0))
         server_class, connection_class = staged(module, stage)
-        self.server = server_class(self.listener, self.application, module.Settings(threads=str(case.threads)), self.clock)
+        self.server = server_class(
+            self.listener, self.application, module.Settings(threads=str(case.threads)), self.clock
+        )
         self.peers, self.connections = [], []
         for _ in case.scripts:
             ours, peer = socket.socketpair()
@@ -265,7 +282,9 @@ class Replay:
             self.server._watch(connection, module.IN, 100.0)
             self.peers.append(peer)
             self.connections.append(connection)
-        self.numbers = {connection.fd: index for index, connection in enumerate(self.connections)} | {self.server.waker: "waker"}
+        self.numbers = {connection.fd: index for index, connection in enumerate(self.connections)} | {
+            self.server.waker: "waker"
+        }
         self.server.start()
         stage.others["monitor"] = stage.act(self.monitor)
         if case.stop:
@@ -276,7 +295,10 @@ class Replay:
     def clock(self):
         """Return the time: long past for the monitor, where the model lets it find a call stuck."""
         local = self.stage.local
-        stuck = getattr(local, "actor", None) is self.stage.others.get("monitor") is not None and self.stage.how() != "not yet"
+        stuck = (
+            getattr(local, "actor", None) is self.stage.others.get("monitor") is not None
+            and self.stage.how() != "not yet"
+        )
         return 1.0 if stuck else 0.0
 
     def monitor(self):
@@ -299,13 +321,19 @@ class Replay:
         """Take a step in the model and in the server; fail where they differ then."""
         if str(who).startswith("peer"):
             index = int(who[5:])
-            self.peers[index].sendall(b"GET /%b HTTP/1.1\r\nHost: test\r\n\r\n" % self.state.connections[index].script[0].encode())
+            self.peers[index].sendall(
+                b"GET /%b HTTP/1.1\r\nHost: test\r\n\r\n" % self.state.connections[index].script[0].encode()
+            )
         self.state.take(who, how)
         actor = self.stage.others.get(who) or (self.stage.workers[who] if isinstance(who, int) else None)
         if actor:
             actor.step(how)
         model, server = self.of_model(), self.of_server()
-        different = [f"{name}: {model[name]} in the model, {server[name]} in the server" for name in model if model[name] != server[name]]
+        different = [
+            f"{name}: {model[name]} in the model, {server[name]} in the server"
+            for name in model
+            if model[name] != server[name]
+        ]
         failures = [actor.failure for actor in self.stage.all if actor.failure]
         assert not different + failures, f"after {who} {how}: {'; '.join(different + failures)}"
 
@@ -313,11 +341,25 @@ class Replay:
         """Return what can be compared of the model's state."""
         state = self.state
         seen = {
-            name: getattr(state, name) for name in ("leader", "parked", "workers", "queue", "current", "resting", "alarm", "stopped", "ready", "more")
+            name: getattr(state, name)
+            for name in (
+                "leader",
+                "parked",
+                "workers",
+                "queue",
+                "current",
+                "resting",
+                "alarm",
+                "stopped",
+                "ready",
+                "more",
+            )
         }
         seen["steps"] = [LABELS[thread.step] for thread in state.threads]
         seen["woken"] = [thread.step != "none" and thread.woken for thread in state.threads]
-        seen["events"] = ["waker"] * state.waker + [index for index, connection in enumerate(state.connections) if state.has_event(connection)]
+        seen["events"] = ["waker"] * state.waker + [
+            index for index, connection in enumerate(state.connections) if state.has_event(connection)
+        ]
         seen["monitor"], seen["stopper"] = LABELS[state.monitor], LABELS[state.stopper]
         seen["connections"] = [(c.is_open, c.mask, c.watched, c.out) for c in state.connections]
         return seen
@@ -328,7 +370,9 @@ class Replay:
         workers = [actor if actor and actor.label else None for actor in self.stage.workers]
         me = [actor.me if actor else None for actor in workers]
         return {
-            "leader": next((index for index, actor in enumerate(self.stage.workers) if actor and actor.me is server.leader), None),
+            "leader": next(
+                (index for index, actor in enumerate(self.stage.workers) if actor and actor.me is server.leader), None
+            ),
             "parked": [me.index(worker) for worker in server.parked],
             "workers": server.workers,
             "queue": [(self.connections.index(connection), request.target[1]) for connection, request in server.queue],
@@ -340,11 +384,15 @@ class Replay:
             "more": [self.numbers[fd] for fd in server.more],
             "steps": [actor.label if actor else "" for actor in workers],
             "woken": [worker is not None and not worker.locked() for worker in me],
-            "events": [self.numbers[fd] for fd, _ in sorted(server.epoll.epoll.poll(0), key=lambda event: server.order(event[0]))],
+            "events": [
+                self.numbers[fd]
+                for fd, _ in sorted(server.epoll.epoll.poll(0), key=lambda event: server.order(event[0]))
+            ],
             "monitor": self.stage.others["monitor"].label,
             "stopper": self.stage.others["stopper"].label if self.case.stop else "",
             "connections": [
-                (c in server.connections.values(), names[c.mask], names[server.epoll.watched.get(c.fd, 0)], bool(c.out)) for c in self.connections
+                (c in server.connections.values(), names[c.mask], names[server.epoll.watched.get(c.fd, 0)], bool(c.out))
+                for c in self.connections
             ],
         }
 

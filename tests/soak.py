@@ -122,7 +122,9 @@ class Load:
             self.running.clear()
 
 
-def expect(connection: HTTPConnection, method: str, target: str, body: bytes | None, status: int, content: bytes) -> None:
+def expect(
+    connection: HTTPConnection, method: str, target: str, body: bytes | None, status: int, content: bytes
+) -> None:
     """Make one call, and check its answer: the status, and what the body begins with and, of a success, is."""
     connection.request(method, target, body)
     response = connection.getresponse()

@@ -244,7 +244,11 @@ class Reader:
             return None
         if not lengths:
             return 0
-        if len(lengths) > 1 or not 1 <= len(lengths[0]) <= 19 or any(character not in "0123456789" for character in lengths[0]):
+        if (
+            len(lengths) > 1
+            or not 1 <= len(lengths[0]) <= 19
+            or any(character not in "0123456789" for character in lengths[0])
+        ):
             self.faults.add(400)
             return 0
         length = int(lengths[0])
@@ -262,7 +266,9 @@ class Reader:
 
     def keeps(self, headers: list[tuple[str, str]], modern: bool) -> bool:
         """Decide whether the connection goes on (RFC 9112 §9.3)."""
-        options = {option.strip(" \t").lower() for value in values(headers, "connection") for option in value.split(",")}
+        options = {
+            option.strip(" \t").lower() for value in values(headers, "connection") for option in value.split(",")
+        }
         return "close" not in options and (modern or "keep-alive" in options)
 
     # -- the body --

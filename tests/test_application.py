@@ -202,7 +202,13 @@ def test_text_that_is_no_unicode_in_a_traceback_does_no_harm(log):
 )
 def test_nothing_of_the_request_is_in_the_log_or_in_the_answer_unescaped(target, environ, log):
     application = Application(raises, DEBUG, {})
-    variables = {"REQUEST_METHOD": "GET", "PATH_INFO": target.partition("?")[0], "QUERY_STRING": "", "REQUEST_URI": target, **environ}
+    variables = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": target.partition("?")[0],
+        "QUERY_STRING": "",
+        "REQUEST_URI": target,
+        **environ,
+    }
     content = b"".join(application(variables, lambda status, headers: None)).decode()
     for text in (log.getvalue(), content):
         assert text.isascii()
@@ -409,7 +415,11 @@ IMPORTS = [
 @pytest.mark.parametrize("statement", IMPORTS)
 def test_a_sibling_is_imported(folder, statement, init):
     (folder / "inner").mkdir()
-    write(folder / "inner", __init__="", deep="from ..sibling import VALUE\n" if "sibling" in statement else "VALUE = 'found'\n")
+    write(
+        folder / "inner",
+        __init__="",
+        deep="from ..sibling import VALUE\n" if "sibling" in statement else "VALUE = 'found'\n",
+    )
     if init:
         write(folder, __init__="")
     target = write(folder, handler=f"{statement}\n\n{HANDLE}VALUE\n", sibling="VALUE = 'found'\n")
@@ -441,7 +451,12 @@ def test_a_file_may_import_its_siblings_too(folder):
 
 
 def test_http_error_of_a_function_is_the_running_modules(folder):
-    load = load_function(write(folder, handler="from watchdog_app import HTTPError\n\ndef handle(event, context):\n    raise HTTPError(418)\n"))
+    load = load_function(
+        write(
+            folder,
+            handler="from watchdog_app import HTTPError\n\ndef handle(event, context):\n    raise HTTPError(418)\n",
+        )
+    )
     assert call(load).status == 418
 
 
@@ -479,7 +494,9 @@ def test_a_target_may_be_a_path(folder):
 @pytest.mark.parametrize("target", [5, None, b"handler", ["handler"]])
 @pytest.mark.parametrize("load", [load_function, watchdog_app.make_application])
 def test_a_target_of_another_type_is_an_error_that_names_it(load, target):
-    with pytest.raises(TypeError, match=r"target is .*: it takes a file, a folder with handler\.py, or module:function"):
+    with pytest.raises(
+        TypeError, match=r"target is .*: it takes a file, a folder with handler\.py, or module:function"
+    ):
         load(target)
 
 
@@ -487,11 +504,21 @@ def test_a_target_of_another_type_is_an_error_that_names_it(load, target):
     ("make", "says"),
     [
         pytest.param(lambda: Function(None), "handle is None: it takes a function of event and context", id="handle"),
-        pytest.param(lambda: Application("handler"), "handle is 'handler': it takes a function of event and context", id="function"),
+        pytest.param(
+            lambda: Application("handler"),
+            "handle is 'handler': it takes a function of event and context",
+            id="function",
+        ),
         pytest.param(lambda: Function(raises, startup=5), "startup is 5: it takes a function, or None", id="startup"),
-        pytest.param(lambda: Function(raises, shutdown="x"), "shutdown is 'x': it takes a function, or None", id="shutdown"),
+        pytest.param(
+            lambda: Function(raises, shutdown="x"), "shutdown is 'x': it takes a function, or None", id="shutdown"
+        ),
         pytest.param(lambda: Function(raises, ready=True), "ready is True: it takes a function, or None", id="ready"),
-        pytest.param(lambda: Application(raises, {"debug": "true"}), "settings is {'debug': 'true'}: it takes Settings", id="settings"),
+        pytest.param(
+            lambda: Application(raises, {"debug": "true"}),
+            "settings is {'debug': 'true'}: it takes Settings",
+            id="settings",
+        ),
     ],
 )
 def test_wrong_use_names_the_argument_and_what_it_takes(make, says):
@@ -537,7 +564,10 @@ def test_a_target_is_escaped_and_cut(folder):
 def test_a_file_that_cannot_be_a_module_is_a_wrong_target(name, folder):
     file = folder / name
     file.write_text(HANDLE + "1\n")
-    with pytest.raises(SettingsError, match=rf"TARGET '{re.escape(name)}' cannot be imported: it takes a \.py file, with a name without dots"):
+    with pytest.raises(
+        SettingsError,
+        match=rf"TARGET '{re.escape(name)}' cannot be imported: it takes a \.py file, with a name without dots",
+    ):
         load_function(str(file))
 
 
@@ -563,8 +593,13 @@ def test_a_folder_without_handler_is_a_wrong_target(folder):
 @pytest.mark.parametrize(
     "source",
     [
-        pytest.param("def handler(event, context):\n    return 1\n\ndef helper():\n    pass\n\nclass Order:\n    pass\n", id="another name"),
-        pytest.param("handle = 5\n\ndef handler(event, context):\n    return 1\n\ndef helper():\n    pass\n", id="not a function"),
+        pytest.param(
+            "def handler(event, context):\n    return 1\n\ndef helper():\n    pass\n\nclass Order:\n    pass\n",
+            id="another name",
+        ),
+        pytest.param(
+            "handle = 5\n\ndef handler(event, context):\n    return 1\n\ndef helper():\n    pass\n", id="not a function"
+        ),
     ],
 )
 def test_a_module_without_handle_is_named_with_its_functions(folder, source):
@@ -615,7 +650,11 @@ def test_what_the_import_raises_is_raised(folder, source, error):
     ("source", "shown"),
     [
         pytest.param("def handle(event, context)\n    pass\n", ["SyntaxError", "handler.py"], id="syntax error"),
-        pytest.param("import no_such_module\n", ["ModuleNotFoundError", "no_such_module", "requirements.txt"], id="module not found"),
+        pytest.param(
+            "import no_such_module\n",
+            ["ModuleNotFoundError", "no_such_module", "requirements.txt"],
+            id="module not found",
+        ),
         pytest.param("1 / 0\n", ["Traceback", "ZeroDivisionError", "handler.py"], id="exception"),
         pytest.param("import sys\nsys.exit(0)\n", ["SystemExit"], id="sys.exit"),
         pytest.param("def handler(event, context):\n    pass\n", ["handler.py", "handle", "handler"], id="no handle"),

@@ -104,18 +104,33 @@ class Countdown:
         return str(self.number)
 
 
-HTML, JSON, BINARY, LINES = "text/html; charset=utf-8", "application/json", "application/octet-stream", "application/x-ndjson"
+HTML, JSON, BINARY, LINES = (
+    "text/html; charset=utf-8",
+    "application/json",
+    "application/octet-stream",
+    "application/x-ndjson",
+)
 CASES = [
     pytest.param(hello, 200, JSON, b'{"path":"/"}', id="coroutine"),
-    pytest.param(lambda event, context: hello(event, context), 200, JSON, b'{"path":"/"}', id="plain function that returns a coroutine"),
+    pytest.param(
+        lambda event, context: hello(event, context),
+        200,
+        JSON,
+        b'{"path":"/"}',
+        id="plain function that returns a coroutine",
+    ),
     pytest.param(lambda event, context: Future(), 200, HTML, b"from a future", id="future"),
     pytest.param(items, 200, LINES, b'{"number":0}\n{"number":1}\n{"number":2}\n', id="async generator"),
     pytest.param(refuses, 404, HTML, b"no such thing", id="HTTPError"),
     pytest.param(refuses_before_its_first_item, 404, HTML, b"no such thing", id="HTTPError before the first item"),
     pytest.param(returns_a_generator, 200, HTML, b"ab", id="coroutine that returns a generator"),
-    pytest.param(returns_an_async_generator, 201, HTML, b"ab", id="coroutine that returns an async generator in a tuple"),
+    pytest.param(
+        returns_an_async_generator, 201, HTML, b"ab", id="coroutine that returns an async generator in a tuple"
+    ),
     pytest.param(lambda event, context: Countdown(), 200, HTML, b"210", id="asynchronous iterator"),
-    pytest.param(returns_one_with_a_content_type, 200, "text/csv", b"a", id="async generator with its own content-type"),
+    pytest.param(
+        returns_one_with_a_content_type, 200, "text/csv", b"a", id="async generator with its own content-type"
+    ),
     pytest.param(yields_nothing, 200, BINARY, b"", id="async generator without items"),
     pytest.param(no_content, 204, None, b"", id="async generator where no body is allowed"),
 ]
@@ -137,7 +152,9 @@ def test_answer_of_the_server(function, status, kind, body, log):
 
 def test_two_requests_at_once_are_answered_in_order_on_one_connection():
     with serving(hello) as served:
-        answers = read_answers(served.talk(b"GET /a HTTP/1.1\r\nHost: test\r\n\r\nGET /b HTTP/1.1\r\nHost: test\r\n\r\n"))
+        answers = read_answers(
+            served.talk(b"GET /a HTTP/1.1\r\nHost: test\r\n\r\nGET /b HTTP/1.1\r\nHost: test\r\n\r\n")
+        )
     assert [answer.body for answer in answers] == [b'{"path":"/a"}', b'{"path":"/b"}']
 
 
@@ -178,7 +195,9 @@ def test_head_of_an_async_generator_has_no_body_and_ends_it():
         assert ended.wait(10)
 
 
-@pytest.mark.parametrize("function", [fails, pytest.param(lambda event, context: fails(event, context), id="through a plain function")])
+@pytest.mark.parametrize(
+    "function", [fails, pytest.param(lambda event, context: fails(event, context), id="through a plain function")]
+)
 def test_exception_is_a_500_and_one_record(function, log):
     with serving(function) as served:
         assert served.get().status == 500
@@ -595,7 +614,9 @@ def hold_up(monkeypatch):
 
 def line_of(text):
     """Return the number of the one line of this file that ends with `text`."""
-    (number,) = [number for number, line in enumerate(Path(__file__).read_text().splitlines(), 1) if line.endswith(text)]
+    (number,) = [
+        number for number, line in enumerate(Path(__file__).read_text().splitlines(), 1) if line.endswith(text)
+    ]
     return number
 
 
@@ -638,7 +659,9 @@ def test_call_that_waits_without_holding_up_the_loop_is_not_logged_and_the_watch
 
     async def waits(event, context):
         loop, soon = asyncio.get_running_loop(), asyncio.get_running_loop().call_soon_threadsafe
-        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *arguments: looks.append(arguments) or soon(*arguments))
+        monkeypatch.setattr(
+            loop, "call_soon_threadsafe", lambda *arguments: looks.append(arguments) or soon(*arguments)
+        )
         while len(looks) < 3:
             await asyncio.sleep(0.001)
 
@@ -676,7 +699,9 @@ def test_place_that_is_named_is_the_functions_own_if_there_is_one(files, found):
     frame = None
     for file in files:
         frame = SimpleNamespace(
-            f_back=frame, f_globals=vars(watchdog_app) if file == watchdog_app.__file__ else {}, f_code=SimpleNamespace(co_filename=file)
+            f_back=frame,
+            f_globals=vars(watchdog_app) if file == watchdog_app.__file__ else {},
+            f_code=SimpleNamespace(co_filename=file),
         )
     place = watchdog_app.function_frame(frame)
     assert (place and place.f_code.co_filename) == found

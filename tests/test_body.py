@@ -89,7 +89,9 @@ ACCEPTED = [
     pytest.param(b"5;\xe9\r\nhello\r\n0\r\n\r\n", b"hello", id="extension that is not ascii"),
     pytest.param(b"5;" + b"x" * (MAX_CHUNK_LINE - 2) + b"\r\nhello\r\n0\r\n\r\n", b"hello", id="longest extension"),
     pytest.param(b"5\r\nhello\r\n0\r\nA: b\r\nC:\r\n\r\n", b"hello", id="trailers"),
-    pytest.param(b"5\r\nhello\r\n0\r\nContent-Length: 9\r\nTransfer-Encoding: x\r\n\r\n", b"hello", id="framing in the trailers"),
+    pytest.param(
+        b"5\r\nhello\r\n0\r\nContent-Length: 9\r\nTransfer-Encoding: x\r\n\r\n", b"hello", id="framing in the trailers"
+    ),
     pytest.param(b"0\r\n" + b"A: b\r\n" * MAX_FIELDS + b"\r\n", b"", id="most trailers"),
 ]
 
@@ -278,7 +280,9 @@ def outcome(raw, most, length):
         return error.status
 
 
-@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"1;a\r\nx\r\n", b"10\r\n0123456789abcdef\r\n"], ids=["tiny", "extension", "small"])
+@pytest.mark.parametrize(
+    "chunk", [b"1\r\nx\r\n", b"1;a\r\nx\r\n", b"10\r\n0123456789abcdef\r\n"], ids=["tiny", "extension", "small"]
+)
 def test_chunks_are_taken_a_number_at_once(chunk):
     body, raw = chunked(), chunk * 50_000
     taken = body.feed(raw)

@@ -40,9 +40,15 @@ CASES = {
     # today about 50, 46, 236, 1 380, 36 and 2 750: 15 lines look for what is rare, such as a result that is awaited or a body that still arrives
     "GET hello": (one_thread.hello, GET, Cost(calls=52, c_calls=48, lines=243, bytecodes=1451, blocks=38, bytes=2900)),
     # today about 57, 65, 296, 1 745, 40 and 5 000: the body is there twice, once as what the chunks were put together in
-    "POST 1 KiB chunked": (one_thread.length, CHUNKED, Cost(calls=63, c_calls=67, lines=301, bytecodes=1800, blocks=42, bytes=5250)),
+    "POST 1 KiB chunked": (
+        one_thread.length,
+        CHUNKED,
+        Cost(calls=63, c_calls=67, lines=301, bytecodes=1800, blocks=42, bytes=5250),
+    ),
 }
-cases = pytest.mark.parametrize(("handle", "request_bytes", "bound"), [pytest.param(*case, id=name) for name, case in CASES.items()])
+cases = pytest.mark.parametrize(
+    ("handle", "request_bytes", "bound"), [pytest.param(*case, id=name) for name, case in CASES.items()]
+)
 
 
 @pytest.fixture
@@ -62,7 +68,10 @@ def one():
 
 
 def is_clients(frame):
-    return frame.f_code.co_filename == one_thread.__file__ and frame.f_code not in (one_thread.hello.__code__, one_thread.length.__code__)
+    return frame.f_code.co_filename == one_thread.__file__ and frame.f_code not in (
+        one_thread.hello.__code__,
+        one_thread.length.__code__,
+    )
 
 
 def traced(running):
@@ -133,7 +142,9 @@ def test_requests_that_come_together_share_a_poll(one, monkeypatch, handle, requ
     polls, poll = [], watchdog_app.Server._poll
     monkeypatch.setattr(watchdog_app.Server, "_poll", lambda server: (polls.append(1), poll(server)))
     running.run(ROUNDS)
-    assert ROUNDS <= len(polls) <= 3 * ROUNDS  # one that finds the requests, one that finds only the clients' turn, and one to spare
+    assert (
+        ROUNDS <= len(polls) <= 3 * ROUNDS
+    )  # one that finds the requests, one that finds only the clients' turn, and one to spare
 
 
 # ---- memory ----
@@ -177,7 +188,9 @@ def test_request_holds_no_more_memory_than_its_bound(one, quiet_collector, handl
 
 
 @cases
-def test_requests_leave_nothing_behind_and_the_collector_nothing_to_do(one, quiet_collector, handle, request_bytes, bound):
+def test_requests_leave_nothing_behind_and_the_collector_nothing_to_do(
+    one, quiet_collector, handle, request_bytes, bound
+):
     running = one(handle, request_bytes)
     gc.collect()
     before = sys.getallocatedblocks()
@@ -198,7 +211,9 @@ def system_calls(requests, request_bytes, summary):
     """Count the system calls of a process that serves so many requests one after another on one connection."""
     port = free_port()
     command = [STRACE, "-f", "-c", "-o", str(summary), sys.executable, str(ROOT / "watchdog_app.py"), str(FUNCTION)]
-    popen = subprocess.Popen(command, env=clean_env(upstream_url=f"http://127.0.0.1:{port}"), stderr=subprocess.PIPE, start_new_session=True)
+    popen = subprocess.Popen(
+        command, env=clean_env(upstream_url=f"http://127.0.0.1:{port}"), stderr=subprocess.PIPE, start_new_session=True
+    )
     try:
         popen.stderr.readline()  # it says that it listens
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
@@ -214,11 +229,15 @@ def system_calls(requests, request_bytes, summary):
             os.killpg(popen.pid, signal.SIGKILL)  # the server outlives its strace
         popen.communicate()
     row = r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$"
-    return collections.Counter({name: int(count) for count, name in re.findall(row, summary.read_text(), re.MULTILINE) if name != "total"})
+    return collections.Counter(
+        {name: int(count) for count, name in re.findall(row, summary.read_text(), re.MULTILINE) if name != "total"}
+    )
 
 
 @pytest.mark.skipif(not is_traceable(), reason="strace is not on PATH, or may not trace")
-@pytest.mark.parametrize("request_bytes", [pytest.param(GET, id="GET hello"), pytest.param(CHUNKED, id="POST 1 KiB chunked")])
+@pytest.mark.parametrize(
+    "request_bytes", [pytest.param(GET, id="GET hello"), pytest.param(CHUNKED, id="POST 1 KiB chunked")]
+)
 def test_request_takes_one_poll_one_recv_and_one_send(request_bytes, tmp_path):
     few, many, summary = 100, 600, tmp_path / "summary"
     counts = system_calls(many, request_bytes, summary)
@@ -227,4 +246,6 @@ def test_request_takes_one_poll_one_recv_and_one_send(request_bytes, tmp_path):
     for name in ("epoll_wait", "recvfrom", "sendto"):
         assert 0.95 < a_request.pop(name) < 1.05, name  # a poll more or less at the start and the end
     del a_request["futex"]  # the monitor's, which looks every 2 ms as long as there are calls: by time, not by request
-    assert {name: count for name, count in a_request.items() if count > 0.5} == {}  # the imports after the start are spread over all requests
+    assert {
+        name: count for name, count in a_request.items() if count > 0.5
+    } == {}  # the imports after the start are spread over all requests

@@ -42,10 +42,14 @@ def echo(event, context):
         pytest.param(("POST",), {"body": "ü"}, {"body": "ü"}, id="text"),
         pytest.param(("POST",), {"json": {"a": [1]}}, {"body": '{"a":[1]}', "type": "application/json"}, id="JSON"),
         pytest.param(("POST",), {"json": None}, {"body": "null"}, id="JSON null"),
-        pytest.param(("POST",), {"form": {"a": "b c"}}, {"body": "a=b+c", "type": "application/x-www-form-urlencoded"}, id="form"),
+        pytest.param(
+            ("POST",), {"form": {"a": "b c"}}, {"body": "a=b+c", "type": "application/x-www-form-urlencoded"}, id="form"
+        ),
         pytest.param((), {"headers": {"X-A": "b"}}, {"a": "b"}, id="headers"),
         pytest.param((), {"headers": [("X-A", "b"), ("x-a", "c")]}, {"a": "b, c"}, id="pairs"),
-        pytest.param(("POST",), {"json": 1, "headers": {"content-type": "a/b"}}, {"type": "a/b"}, id="own Content-Type"),
+        pytest.param(
+            ("POST",), {"json": 1, "headers": {"content-type": "a/b"}}, {"type": "a/b"}, id="own Content-Type"
+        ),
     ],
 )
 def test_function_sees_what_is_given(arguments, named, seen):
@@ -82,7 +86,9 @@ def writes(environ, start_response):
         pytest.param(lambda event, context: iter(["a", "b"]), [b"a", b"b"], id="iterator"),
         pytest.param(items, [b"a", b"b"], id="async generator"),
         pytest.param(later, [b"x"], id="coroutine"),
-        pytest.param(Function(lambda event, context: event.stream.read(), stream_request=True), [b""], id="stream_request"),
+        pytest.param(
+            Function(lambda event, context: event.stream.read(), stream_request=True), [b""], id="stream_request"
+        ),
         pytest.param(lambda event, context: writes, [b"a", b"b"], id="WSGI response"),
     ],
 )
@@ -172,23 +178,46 @@ def test_what_a_wsgi_application_has_written_and_yields_comes_in_order_and_is_cl
 @pytest.mark.parametrize(
     ("arguments", "named", "says"),
     [
-        pytest.param(("GET",), {"handle": None}, "handle is None: it takes a function of event and context", id="handle"),
-        pytest.param(("GET",), {"handle": "handler"}, "handle is 'handler': it takes a function of event and context", id="name of a handle"),
+        pytest.param(
+            ("GET",), {"handle": None}, "handle is None: it takes a function of event and context", id="handle"
+        ),
+        pytest.param(
+            ("GET",),
+            {"handle": "handler"},
+            "handle is 'handler': it takes a function of event and context",
+            id="name of a handle",
+        ),
         pytest.param(("G T",), {}, "method is 'G T': it takes a word", id="method"),
         pytest.param((7,), {}, "method is 7: it takes a word", id="method of another type"),
-        pytest.param(("GET", "/ü"), {}, "nothing that a server accepts: encode the target, as in %20", id="target not encoded"),
-        pytest.param(("TRACE",), {}, "method TRACE, target '/' or headers are nothing that a server accepts", id="method that is refused"),
+        pytest.param(
+            ("GET", "/ü"), {}, "nothing that a server accepts: encode the target, as in %20", id="target not encoded"
+        ),
+        pytest.param(
+            ("TRACE",),
+            {},
+            "method TRACE, target '/' or headers are nothing that a server accepts",
+            id="method that is refused",
+        ),
         pytest.param(("GET", "a"), {}, "target is 'a': it takes a path", id="target"),
         pytest.param(("GET", "/a b"), {}, "target '/a b' or headers .*: encode the target", id="target with a space"),
         pytest.param((), {"body": {"a": 1}}, "body is {'a': 1}: it takes bytes or text; json=", id="body"),
         pytest.param((), {"body": "\ud800"}, r"body '\\ud800' is not valid Unicode", id="body that is no Unicode"),
-        pytest.param((), {"json": {"a": echo}}, "json is {'a': <function echo .*: it takes what JSON can say", id="JSON"),
+        pytest.param(
+            (), {"json": {"a": echo}}, "json is {'a': <function echo .*: it takes what JSON can say", id="JSON"
+        ),
         pytest.param((), {"json": float("nan")}, "json is nan: it takes what JSON can say", id="JSON of NaN"),
         pytest.param((), {"body": "x", "json": 1}, "body, json and form are three ways", id="two bodies"),
         pytest.param((), {"form": "x"}, "form is 'x': it takes a dict", id="form"),
         pytest.param((), {"headers": {"X": "a\nb"}}, "headers are not valid: .* header X with value", id="header"),
-        pytest.param((), {"headers": {"X": 5}}, "headers are not valid: .* header X with value 5", id="number as a header"),
-        pytest.param((), {"headers": {"Host": "a b"}}, "or headers are nothing that a server accepts", id="header that is refused"),
+        pytest.param(
+            (), {"headers": {"X": 5}}, "headers are not valid: .* header X with value 5", id="number as a header"
+        ),
+        pytest.param(
+            (),
+            {"headers": {"Host": "a b"}},
+            "or headers are nothing that a server accepts",
+            id="header that is refused",
+        ),
         pytest.param((), {"headers": 7}, "headers are not valid: they take a dict or pairs", id="headers"),
     ],
 )
@@ -217,9 +246,18 @@ class Reloading:
     def __init__(self, target, tmp_path, **env):
         self.port = free_port()
         self.log = tmp_path / f".log_{self.port}"  # hidden, so that it is not watched
-        command = [sys.executable, str(ROOT / "watchdog_app.py"), str(target), "--reload", "--bind", f"127.0.0.1:{self.port}"]
+        command = [
+            sys.executable,
+            str(ROOT / "watchdog_app.py"),
+            str(target),
+            "--reload",
+            "--bind",
+            f"127.0.0.1:{self.port}",
+        ]
         with open(self.log, "wb") as log:
-            self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=with_bytecode(**env))
+            self.popen = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=with_bytecode(**env)
+            )
 
     def body(self):
         try:
@@ -285,7 +323,9 @@ def test_edits_of_one_length_within_one_second_are_served(reloading, tmp_path):
     for nanosecond, word in enumerate(("aaa", "bbb", "ccc"), 1):
         edit(words, word, nanosecond)
         wait_for(lambda: program.body() == word.encode(), f"{word}, not {program.body()}")
-    assert [file.name for file in folder.rglob("*.pyc")] == [Path(importlib.util.cache_from_source(words)).name], "it wrote bytecode"
+    assert [file.name for file in folder.rglob("*.pyc")] == [Path(importlib.util.cache_from_source(words)).name], (
+        "it wrote bytecode"
+    )
 
 
 def test_modules_that_are_not_watched_keep_their_bytecode(monkeypatch, tmp_path):
@@ -339,6 +379,15 @@ def test_program_that_does_not_end_when_asked_is_ended(monkeypatch):
 
 
 def test_help_and_version():
-    for flag, says in {"--help": ["TARGET", "--bind HOST:PORT", "--reload", "--version", "--help"], "--version": ["watchdog_app 0."]}.items():
-        shown = subprocess.run([sys.executable, str(ROOT / "watchdog_app.py"), flag], capture_output=True, text=True, check=True, timeout=DEADLINE)
+    for flag, says in {
+        "--help": ["TARGET", "--bind HOST:PORT", "--reload", "--version", "--help"],
+        "--version": ["watchdog_app 0."],
+    }.items():
+        shown = subprocess.run(
+            [sys.executable, str(ROOT / "watchdog_app.py"), flag],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=DEADLINE,
+        )
         assert all(text in shown.stdout for text in says)

@@ -60,6 +60,8 @@ def test_docstring_names_each_argument(thing):
 
 @pytest.mark.parametrize("cls", [watchdog_app.Event, watchdog_app.Context], ids=lambda cls: cls.__name__)
 def test_docstring_names_each_attribute_of_a_call(cls):
-    attributes = {name for name, value in public(cls) if not function_of(value)} | {name for name in cls.__annotations__ if name[0] != "_"}
+    attributes = {name for name, value in public(cls) if not function_of(value)} | {
+        name for name in cls.__annotations__ if name[0] != "_"
+    }
     assert attributes
     assert {name for name in attributes if not re.search(rf"\b{name}\b", cls.__doc__)} == set()

@@ -36,7 +36,9 @@ def test_nothing_of_the_process_environment_is_in_it(monkeypatch):
 
 
 def test_the_variables_of_a_request():
-    environ = environ_of("Content-Length: 5", "Content-Type: text/plain", "X-Call-Id: 7", line="POST /a/b?c=d&e HTTP/1.1", body=b"hello")
+    environ = environ_of(
+        "Content-Length: 5", "Content-Type: text/plain", "X-Call-Id: 7", line="POST /a/b?c=d&e HTTP/1.1", body=b"hello"
+    )
     expected = {
         "REQUEST_METHOD": "POST", "REQUEST_URI": "/a/b?c=d&e", "SCRIPT_NAME": "", "PATH_INFO": "/a/b", "QUERY_STRING": "c=d&e", "CONTENT_LENGTH": "5",
         "CONTENT_TYPE": "text/plain", "HTTP_HOST": "test", "HTTP_X_CALL_ID": "7", "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "5000",
@@ -50,7 +52,10 @@ def test_the_types_are_exactly_those_of_pep_3333():
     assert type(environ) is dict
     assert all(type(key) is str for key in environ)
     assert all(type(value) is str for key, value in environ.items() if not key.startswith("wsgi."))
-    assert all(type(environ[key]) is bool for key in ("wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once", "wsgi.input_terminated"))
+    assert all(
+        type(environ[key]) is bool
+        for key in ("wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once", "wsgi.input_terminated")
+    )
     assert (environ["wsgi.version"], environ["wsgi.url_scheme"]) == ((1, 0), "http")
     assert environ["wsgi.errors"] is sys.stderr
 
@@ -94,7 +99,12 @@ def test_whether_calls_run_beside_each_other_is_the_servers_to_say(multithread):
 )
 def test_path_and_query_of_a_target(target, path, query):
     environ = environ_of(line=f"GET {target} HTTP/1.1")
-    assert (environ["REQUEST_URI"], environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["QUERY_STRING"]) == (target, "", path, query)
+    assert (environ["REQUEST_URI"], environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["QUERY_STRING"]) == (
+        target,
+        "",
+        path,
+        query,
+    )
 
 
 def test_an_asterisk_is_seen_in_the_raw_target():
@@ -118,7 +128,12 @@ def test_names_that_would_pass_for_others_are_not_in_it():
 
 def test_a_field_cannot_replace_a_variable():
     environ = environ_of("Remote-Addr: x", "Wsgi.Input: x", "Request-Method: x", "Path-Info: x", "HTTP-Host: x")
-    assert (environ["REMOTE_ADDR"], environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["HTTP_HOST"]) == ("10.0.0.1", "GET", "/", "test")
+    assert (environ["REMOTE_ADDR"], environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["HTTP_HOST"]) == (
+        "10.0.0.1",
+        "GET",
+        "/",
+        "test",
+    )
     assert type(environ["wsgi.input"]) is BytesIO
 
 
@@ -129,7 +144,9 @@ def test_repeated_fields_are_joined_and_their_values_kept_apart():
 
 
 def test_a_chunked_body_has_its_length_and_an_input_that_ends():
-    environ = environ_of("Transfer-Encoding: chunked", line="POST / HTTP/1.1", body=b"5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n")
+    environ = environ_of(
+        "Transfer-Encoding: chunked", line="POST / HTTP/1.1", body=b"5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n"
+    )
     assert environ["CONTENT_LENGTH"] == "5"
     assert "HTTP_TRANSFER_ENCODING" not in environ
     assert environ["wsgi.input_terminated"] is True
@@ -164,13 +181,23 @@ def server():
     ("raw", "body"),
     [
         pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /  HTTP/1.1 127.0.0.1 ", id="get"),
-        pytest.param(b"GET /%E9?b=c HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /\xe9 b=c HTTP/1.1 127.0.0.1 ", id="path and query"),
+        pytest.param(
+            b"GET /%E9?b=c HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /\xe9 b=c HTTP/1.1 127.0.0.1 ", id="path and query"
+        ),
         pytest.param(b"GET http://b/c HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /c  HTTP/1.1 127.0.0.1 ", id="absolute"),
         pytest.param(b"GET / HTTP/1.0\r\n\r\n", b"GET /  HTTP/1.0 127.0.0.1 ", id="1.0"),
         pytest.param(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", b"OPTIONS /  HTTP/1.1 127.0.0.1 ", id="asterisk"),
         pytest.param(POST + b"Content-Length: 5\r\n\r\nhello", b"POST /  HTTP/1.1 127.0.0.1 hello", id="length"),
-        pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", b"POST /  HTTP/1.1 127.0.0.1 hello", id="chunked"),
-        pytest.param(POST + b"A: b\r\nA: c\r\nA_B: d\r\nProxy: e\r\nX: \xff\r\nContent-Type: x\r\n\r\n", b"POST /  HTTP/1.1 127.0.0.1 ", id="fields"),
+        pytest.param(
+            POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            b"POST /  HTTP/1.1 127.0.0.1 hello",
+            id="chunked",
+        ),
+        pytest.param(
+            POST + b"A: b\r\nA: c\r\nA_B: d\r\nProxy: e\r\nX: \xff\r\nContent-Type: x\r\n\r\n",
+            b"POST /  HTTP/1.1 127.0.0.1 ",
+            id="fields",
+        ),
     ],
 )
 @pytest.mark.parametrize("slices", [0, 1])

@@ -27,15 +27,23 @@ FORM = "application/x-www-form-urlencoded"
 def event_of(target: bytes | str = "/", *fields: str, method: str = "GET", body: bytes = b"") -> Event:
     """Make the event of a request as it comes from the wire."""
     target = target.encode() if isinstance(target, str) else target
-    lines = [method.encode() + b" " + target + b" HTTP/1.1", b"Host: test", *(field.encode("latin-1") for field in fields)]
+    lines = [
+        method.encode() + b" " + target + b" HTTP/1.1",
+        b"Host: test",
+        *(field.encode("latin-1") for field in fields),
+    ]
     lines += [b"Content-Length: %d" % len(body)] if body else []
     request = watchdog_app.parse_head(b"\r\n".join(lines))
     request.body = body
     return Event(watchdog_app.build_environ(request, watchdog_app.base_environ("127.0.0.1", 5000), "127.0.0.2"))
 
 
-def context_of(env: dict[str, str] | None = None, exec_timeout: str = "0", secret_dir: str = "", **environ: str) -> Context:
-    return Context.of(env or {}, Settings(exec_timeout=exec_timeout, secret_dir=secret_dir))({"REQUEST_METHOD": "GET", **environ})
+def context_of(
+    env: dict[str, str] | None = None, exec_timeout: str = "0", secret_dir: str = "", **environ: str
+) -> Context:
+    return Context.of(env or {}, Settings(exec_timeout=exec_timeout, secret_dir=secret_dir))(
+        {"REQUEST_METHOD": "GET", **environ}
+    )
 
 
 def posted(body: bytes, content_type: str = "") -> Event:
@@ -55,7 +63,12 @@ TEXTS = [
     pytest.param("text/plain", "grüße".encode(), "grüße", id="no charset"),
     pytest.param("text/plain; charset=utf-8", "grüße".encode(), "grüße", id="utf-8"),
     pytest.param("text/plain; charset=latin-1", b"gr\xfc\xdfe", "grüße", id="latin-1"),
-    pytest.param('text/plain; charset="ISO-8859-1"; format=flowed', b"gr\xfc\xdfe", "grüße", id="quoted and followed by another parameter"),
+    pytest.param(
+        'text/plain; charset="ISO-8859-1"; format=flowed',
+        b"gr\xfc\xdfe",
+        "grüße",
+        id="quoted and followed by another parameter",
+    ),
     pytest.param("text/plain;CHARSET=Windows-1252", b"\x80", "€", id="capitals and no space"),
     pytest.param("text/plain; charset=utf-16-le", "ü".encode("utf-16-le"), "ü", id="utf-16"),
     pytest.param("text/plain; charset=utf-8", b"a\xffb", "a\ufffdb", id="bad bytes are replaced"),
@@ -87,7 +100,18 @@ PAIRS = [
     for second in (0x00, 0x24, 0x7B, 0x81, 0xA1, 0xFF)
 ]
 HOSTILE = [b"a" * 1_000_000, b"\xff" * 1_000_000, *(pair * 8192 for pair in PAIRS)]
-OTHERS = [pytest.param("x" * 100_000, id="long"), "punycode", "idna", "utf-7", "iso-2022-kr", "hz", "mbcs", "charmap", "rot13", "zlib"]
+OTHERS = [
+    pytest.param("x" * 100_000, id="long"),
+    "punycode",
+    "idna",
+    "utf-7",
+    "iso-2022-kr",
+    "hz",
+    "mbcs",
+    "charmap",
+    "rot13",
+    "zlib",
+]
 
 
 @pytest.mark.parametrize(("content_type", "body", "text"), TEXTS)
@@ -96,14 +120,21 @@ def test_the_text_of_a_body(content_type, body, text):
     assert str(event.body) == event.text == f"{event.body}" == "%s" % event.body == text  # noqa: UP031
 
 
-@pytest.mark.parametrize(("codec", "spelling"), [(codec, one) for codec, several in SPELLINGS.items() for one in several.split()])
+@pytest.mark.parametrize(
+    ("codec", "spelling"), [(codec, one) for codec, several in SPELLINGS.items() for one in several.split()]
+)
 def test_the_charsets_as_they_are_spelt(codec, spelling):
     body = bytes(range(256)) * 2
     assert posted(body, f"text/plain; charset={spelling}").text == body.decode(codec, "replace")
-    assert invoke(lambda event, context: (body, {"Content-Type": f"text/plain; charset={spelling}"})).text == body.decode(codec, "replace")
+    assert invoke(
+        lambda event, context: (body, {"Content-Type": f"text/plain; charset={spelling}"})
+    ).text == body.decode(codec, "replace")
 
 
-@pytest.mark.parametrize("charset", [*SPELLINGS, *(f"iso-8859-{part}" for part in range(1, 17)), *(f"cp125{number}" for number in range(9)), *OTHERS])
+@pytest.mark.parametrize(
+    "charset",
+    [*SPELLINGS, *(f"iso-8859-{part}" for part in range(1, 17)), *(f"cp125{number}" for number in range(9)), *OTHERS],
+)
 def test_text_takes_time_linear_in_the_body_whatever_its_charset(charset):
     began = time.process_time()
     for body in HOSTILE:
@@ -111,7 +142,10 @@ def test_text_takes_time_linear_in_the_body_whatever_its_charset(charset):
     assert time.process_time() - began < 3.0  # 3 MB: 20 to 500 ms; punycode alone takes 7 s for the first
 
 
-@pytest.mark.parametrize("charset", [*(f"iso-8859-{part}" for part in (3, 6, 7, 8, 11)), *(f"cp125{number}" for number in (0, 2, 3, 5, 7, 8))])
+@pytest.mark.parametrize(
+    "charset",
+    [*(f"iso-8859-{part}" for part in (3, 6, 7, 8, 11)), *(f"cp125{number}" for number in (0, 2, 3, 5, 7, 8))],
+)
 def test_bad_bytes_are_replaced_in_little_time(charset):
     (bad, *_) = [byte for byte in range(256) if bytes([byte]).decode(charset, "replace") == "\ufffd"]
     body = bytes([bad]) * 10_000_000
@@ -269,9 +303,16 @@ def test_the_fields_of_a_form(body, fields, content_type):
     assert form.to_dict(flat=False) == fields
 
 
-@pytest.mark.parametrize("content_type", ["", "application/json", "multipart/form-data; boundary=x", FORM + "x", "text/plain; " + FORM])
+@pytest.mark.parametrize(
+    "content_type", ["", "application/json", "multipart/form-data; boundary=x", FORM + "x", "text/plain; " + FORM]
+)
 def test_a_form_of_another_content_type_is_a_415(content_type, log):
-    answer = call(lambda event, context: event.form()["a"], "POST", body=b"a=1", **({"CONTENT_TYPE": content_type} if content_type else {}))
+    answer = call(
+        lambda event, context: event.form()["a"],
+        "POST",
+        body=b"a=1",
+        **({"CONTENT_TYPE": content_type} if content_type else {}),
+    )
     assert answer.status == 415
     assert log.getvalue() == ""
 
@@ -347,7 +388,9 @@ def test_headers_have_a_repr():
 # -- method, query, path --
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "get", "M-SEARCH", "X!"])
+@pytest.mark.parametrize(
+    "method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "get", "M-SEARCH", "X!"]
+)
 def test_every_method_reaches_the_function(method):
     seen = []
     with serving(lambda event, context: seen.append(event.method)) as server:
@@ -408,7 +451,9 @@ def test_a_query_that_another_server_lets_through_as_it_came():
 NAMED = [
     pytest.param(lambda number: event_of("/?" + "&".join(["a=1"] * number)).query, "query parameters", id="query"),
     pytest.param(lambda number: posted(b"&".join([b"a"] * number), FORM).form(), "form fields", id="form"),
-    pytest.param(lambda number: event_of("/", "Cookie: " + "; ".join(["a=1"] * number)).cookies, "cookies", id="cookies"),
+    pytest.param(
+        lambda number: event_of("/", "Cookie: " + "; ".join(["a=1"] * number)).cookies, "cookies", id="cookies"
+    ),
 ]
 
 
@@ -610,7 +655,12 @@ def test_a_missing_name_is_cut_at_100_characters(look_up, length, shown):
 
 def test_a_missing_name_says_of_what_kind_it_is():
     event = posted(b"a=1", FORM)
-    for values, kind in ((event.query, "query"), (event.headers, "header"), (event.form(), "form"), (event.cookies, "cookie")):
+    for values, kind in (
+        (event.query, "query"),
+        (event.headers, "header"),
+        (event.form(), "form"),
+        (event.cookies, "cookie"),
+    ):
         with pytest.raises(KeyError, match=kind):
             values["wanted"]
 
@@ -632,8 +682,16 @@ def test_a_key_error_of_the_function_is_a_500(log):
         pytest.param(lambda values: values.get(None), "name is None: it takes text", id="get, None as a name"),
         pytest.param(lambda values: values.get(["a"]), r"name is \['a'\]: it takes text", id="get, list as a name"),
         pytest.param(lambda values: values.getlist(b"a"), "name is b'a': it takes text", id="getlist, bytes as a name"),
-        pytest.param(lambda values: values.get("a", 0, "int"), "type is 'int': it takes a function of text, such as int", id="get, text as a type"),
-        pytest.param(lambda values: values.get("none", type=5), "type is 5: it takes a function", id="get, missing, number as a type"),
+        pytest.param(
+            lambda values: values.get("a", 0, "int"),
+            "type is 'int': it takes a function of text, such as int",
+            id="get, text as a type",
+        ),
+        pytest.param(
+            lambda values: values.get("none", type=5),
+            "type is 5: it takes a function",
+            id="get, missing, number as a type",
+        ),
     ],
 )
 def test_wrong_use_of_a_mapping_names_the_argument_and_is_the_functions_fault(kind, use, says, log):
@@ -693,7 +751,9 @@ def test_an_event_has_no_other_attributes():
 
 
 def test_the_repr_of_an_event():
-    shown = repr(Event({"REQUEST_METHOD": "PUT", "REQUEST_URI": "/a%20b\xff?c=d"}))  # not ASCII: another server lets that through
+    shown = repr(
+        Event({"REQUEST_METHOD": "PUT", "REQUEST_URI": "/a%20b\xff?c=d"})
+    )  # not ASCII: another server lets that through
     assert "PUT" in shown and "/a%20b" in shown
     assert shown.isascii() and " at 0x" not in shown
     assert len(repr(event_of("/" + "x" * 5000))) < 300
@@ -718,13 +778,20 @@ def test_the_name_and_the_namespace_of_a_function():
     assert (context.function_name, context.namespace) == ("hello", "openfaas-fn")
 
 
-@pytest.mark.parametrize(("env", "namespace"), [({}, "team-a"), ({"OPENFAAS_NAMESPACE": "team-b"}, "team-b"), ({"OPENFAAS_NAMESPACE": ""}, "team-a")])
+@pytest.mark.parametrize(
+    ("env", "namespace"),
+    [({}, "team-a"), ({"OPENFAAS_NAMESPACE": "team-b"}, "team-b"), ({"OPENFAAS_NAMESPACE": ""}, "team-a")],
+)
 def test_the_namespace_is_the_service_accounts_where_the_environment_has_none(env, namespace, tmp_path, monkeypatch):
     (tmp_path / "namespace").write_text("team-a\n")
     plain = open
 
     def redirected(path, *arguments, **named):
-        return plain(tmp_path / "namespace" if path == "/var/run/secrets/kubernetes.io/serviceaccount/namespace" else path, *arguments, **named)
+        return plain(
+            tmp_path / "namespace" if path == "/var/run/secrets/kubernetes.io/serviceaccount/namespace" else path,
+            *arguments,
+            **named,
+        )
 
     monkeypatch.setattr("builtins.open", redirected)
     assert context_of(env).namespace == namespace
@@ -784,7 +851,11 @@ def test_the_deadline(exec_timeout, x_timeout, seconds):
     environ = {} if x_timeout is None else {"HTTP_X_TIMEOUT": x_timeout}
     seen = []
     before = time.monotonic()
-    call(lambda event, context: seen.append((context.deadline, context.remaining())), settings=Settings(exec_timeout=exec_timeout), **environ)
+    call(
+        lambda event, context: seen.append((context.deadline, context.remaining())),
+        settings=Settings(exec_timeout=exec_timeout),
+        **environ,
+    )
     after = time.monotonic()
     deadline, remaining = seen[0]
     assert before <= deadline - seconds <= after
@@ -795,7 +866,11 @@ def test_the_deadline(exec_timeout, x_timeout, seconds):
 @pytest.mark.parametrize("environ", [{}, {"HTTP_X_TIMEOUT": "2s"}])
 def test_no_deadline_without_exec_timeout(exec_timeout, environ):
     seen = []
-    call(lambda event, context: seen.append((context.deadline, context.remaining())), settings=Settings(exec_timeout=exec_timeout), **environ)
+    call(
+        lambda event, context: seen.append((context.deadline, context.remaining())),
+        settings=Settings(exec_timeout=exec_timeout),
+        **environ,
+    )
     assert seen == [(None, None)]
 
 

@@ -27,31 +27,72 @@ class Example(NamedTuple):
 
 CASES = {
     "JSON body": Example("json_body", "GET", "/", {}, b"", 200, {"Content-Type": JSON}, b'{"key":"value"}'),
-    "JSON body to a POST": Example("json_body", "POST", "/", {}, b"ignored", 200, {"Content-Type": JSON}, b'{"key":"value"}'),
-    "string body": Example("string_body", "POST", "/", {}, b"x", 201, {"Content-Type": HTML}, b"Object successfully created"),
+    "JSON body to a POST": Example(
+        "json_body", "POST", "/", {}, b"ignored", 200, {"Content-Type": JSON}, b'{"key":"value"}'
+    ),
+    "string body": Example(
+        "string_body", "POST", "/", {}, b"x", 201, {"Content-Type": HTML}, b"Object successfully created"
+    ),
     "JSON error": Example("json_error", "POST", "/", {}, b"x", 400, {"Content-Type": JSON}, b'{"error":"Bad request"}'),
-    "response headers": Example("response_headers", "GET", "/", {}, b"", 200, {"Location": "https://www.example.com/"}, b'{"key":"value"}'),
-    "request body": Example("request_body", "POST", "/", {"Content-Type": FORM}, b"hello", 200, {"Content-Type": HTML}, b"You said: hello"),
+    "response headers": Example(
+        "response_headers", "GET", "/", {}, b"", 200, {"Location": "https://www.example.com/"}, b'{"key":"value"}'
+    ),
+    "request body": Example(
+        "request_body", "POST", "/", {"Content-Type": FORM}, b"hello", 200, {"Content-Type": HTML}, b"You said: hello"
+    ),
     "request body in UTF-8": Example(
-        "request_body", "POST", "/", {"Content-Type": "text/plain"}, "grüß dich".encode(), 200, {"Content-Type": HTML}, "You said: grüß dich".encode()
+        "request_body",
+        "POST",
+        "/",
+        {"Content-Type": "text/plain"},
+        "grüß dich".encode(),
+        200,
+        {"Content-Type": HTML},
+        "You said: grüß dich".encode(),
     ),
     "request body in latin-1": Example(
-        "request_body", "POST", "/", {"Content-Type": "text/plain; charset=latin-1"}, b"gr\xfc\xdf dich", 200, {}, "You said: grüß dich".encode()
+        "request_body",
+        "POST",
+        "/",
+        {"Content-Type": "text/plain; charset=latin-1"},
+        b"gr\xfc\xdf dich",
+        200,
+        {},
+        "You said: grüß dich".encode(),
     ),
     "request body of a GET": Example("request_body", "GET", "/", {}, b"", 200, {"Content-Type": HTML}, b"You said: "),
     "method GET": Example("request_method", "GET", "/", {}, b"", 200, {"Content-Type": HTML}, b"GET request"),
     "method POST": Example("request_method", "POST", "/", {}, b"x", 405, {"Content-Type": HTML}, b"Method not allowed"),
-    "method PUT": Example("request_method", "PUT", "/a/b", {}, b"x", 405, {"Content-Type": HTML}, b"Method not allowed"),
-    "method DELETE": Example("request_method", "DELETE", "/", {}, b"", 405, {"Content-Type": HTML}, b"Method not allowed"),
-    "method OPTIONS": Example("request_method", "OPTIONS", "/", {}, b"", 405, {"Content-Type": HTML}, b"Method not allowed"),
+    "method PUT": Example(
+        "request_method", "PUT", "/a/b", {}, b"x", 405, {"Content-Type": HTML}, b"Method not allowed"
+    ),
+    "method DELETE": Example(
+        "request_method", "DELETE", "/", {}, b"", 405, {"Content-Type": HTML}, b"Method not allowed"
+    ),
+    "method OPTIONS": Example(
+        "request_method", "OPTIONS", "/", {}, b"", 405, {"Content-Type": HTML}, b"Method not allowed"
+    ),
     "method HEAD": Example("request_method", "HEAD", "/", {}, b"", 405, {"Content-Type": HTML}, b""),
     "query": Example("request_query", "GET", "/?name=World", {}, b"", 200, {"Content-Type": JSON}, b'{"name":"World"}'),
-    "query of a POST": Example("request_query", "POST", "/p?a=b&name=J%C3%BCrgen+B.", {}, b"x", 200, {}, '{"name":"Jürgen B."}'.encode()),
-    "query without the name": Example("request_query", "GET", "/?other=1", {}, b"", 400, {}, b"missing query parameter 'name'\n"),
-    "request headers": Example(
-        "request_headers", "POST", "/", {"content-type": "text/plain"}, b"x", 200, {"Content-Type": JSON}, b'{"content-type-received":"text/plain"}'
+    "query of a POST": Example(
+        "request_query", "POST", "/p?a=b&name=J%C3%BCrgen+B.", {}, b"x", 200, {}, '{"name":"Jürgen B."}'.encode()
     ),
-    "no such request header": Example("request_headers", "POST", "/", {}, b"x", 400, {}, b"missing header 'Content-Type'\n"),
+    "query without the name": Example(
+        "request_query", "GET", "/?other=1", {}, b"", 400, {}, b"missing query parameter 'name'\n"
+    ),
+    "request headers": Example(
+        "request_headers",
+        "POST",
+        "/",
+        {"content-type": "text/plain"},
+        b"x",
+        200,
+        {"Content-Type": JSON},
+        b'{"content-type-received":"text/plain"}',
+    ),
+    "no such request header": Example(
+        "request_headers", "POST", "/", {}, b"x", 400, {}, b"missing header 'Content-Type'\n"
+    ),
 }
 OWN_TYPE = {"Location": "https://www.example.com/", "Content-Type": "application/vnd.example+json"}
 
@@ -64,7 +105,11 @@ def spelt(example: Example, spelling: str) -> Example:
 
 
 # to be imported by other tests: (file in tests/functions, request method, target, headers, body, expected status, expected headers, expected body)
-EXAMPLES = [pytest.param(spelt(example, spelling), id=f"{name}, {spelling}") for name, example in CASES.items() for spelling in ("old", "new")]
+EXAMPLES = [
+    pytest.param(spelt(example, spelling), id=f"{name}, {spelling}")
+    for name, example in CASES.items()
+    for spelling in ("old", "new")
+]
 
 
 def load(file: str):
@@ -87,7 +132,9 @@ def raw_request(example: Example) -> bytes:
     if example.body:
         fields["Transfer-Encoding"] = "chunked"
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"{example.method} {example.target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + (chunked(example.body) if example.body else b"")
+    return f"{example.method} {example.target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + (
+        chunked(example.body) if example.body else b""
+    )
 
 
 def environ_of(headers: dict[str, str]) -> dict[str, str]:
@@ -120,7 +167,16 @@ def test_an_example_called_through_the_server(example):
 
 @pytest.mark.parametrize("spelling", ["old", "new"])
 def test_all_examples_of_the_documentation_are_here(spelling):
-    names = ["json_body", "string_body", "json_error", "response_headers", "request_body", "request_method", "request_query", "request_headers"]
+    names = [
+        "json_body",
+        "string_body",
+        "json_error",
+        "response_headers",
+        "request_body",
+        "request_method",
+        "request_query",
+        "request_headers",
+    ]
     assert {example.function for example in CASES.values()} == set(names)
     for name in names:
         source = (FUNCTIONS / f"{name}_{spelling}.py").read_text()

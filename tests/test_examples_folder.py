@@ -20,7 +20,9 @@ EXAMPLES = ROOT / "examples"
 README = (EXAMPLES / "README.md").read_text()
 NAMES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
 ROWS = re.findall(r"^\| \[(\w+)\]\((\S+)\) \| (.+?) \| `(curl .+?)` \| (?:`(.+)`)? ?\|$", README, re.MULTILINE)
-PICTURE = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC")  # one red pixel
+PICTURE = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)  # one red pixel
 
 
 def test_each_example_has_a_row_and_each_row_an_example():
@@ -108,14 +110,26 @@ def prepared_nothing(folder):
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is needed")
-@pytest.mark.parametrize(("name", "command", "expected"), [pytest.param(row[0], row[3], row[4], id=row[0]) for row in ROWS])
+@pytest.mark.parametrize(
+    ("name", "command", "expected"), [pytest.param(row[0], row[3], row[4], id=row[0]) for row in ROWS]
+)
 def test_call_answers_as_its_row_says(name, command, expected, tmp_path):
     prepared = globals().get(f"prepared_{name}", prepared_nothing)
     with prepared(tmp_path) as env, process(EXAMPLES / name, TMPDIR=str(tmp_path), **env) as program:
         first = program.popen.stderr.readline()
         assert first.startswith(b"INFO Listening"), first
-        command = command.replace("curl ", "curl --silent --show-error --fail ", 1).replace(":5000/", f":{program.port}/")
-        done = subprocess.run(command, shell=True, cwd=tmp_path, env=clean_env(no_proxy="*"), capture_output=True, text=True, timeout=DEADLINE)
+        command = command.replace("curl ", "curl --silent --show-error --fail ", 1).replace(
+            ":5000/", f":{program.port}/"
+        )
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            env=clean_env(no_proxy="*"),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(re.escape(expected).replace("…", ".+"), done.stdout.strip(), re.DOTALL), done.stdout
     if " -o thumbnail.png " in command:
@@ -130,7 +144,14 @@ def test_copied_folder_is_tested_as_the_build_does_it(tmp_path):
     shutil.copy(ROOT / "watchdog_app.py", tmp_path)
     shutil.copytree(EXAMPLES / "json_api", tmp_path / "handler", ignore=shutil.ignore_patterns("__pycache__"))
     env = clean_env(PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
-    done = subprocess.run([sys.executable, *flags], cwd=tmp_path / "handler", env=env, capture_output=True, text=True, timeout=DEADLINE * 3)
+    done = subprocess.run(
+        [sys.executable, *flags],
+        cwd=tmp_path / "handler",
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE * 3,
+    )
     assert done.returncode == 0, done.stdout
     assert re.search(r"[1-9][0-9]* passed", done.stdout)
 

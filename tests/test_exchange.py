@@ -160,7 +160,12 @@ def test_a_generator_is_chunked():
     ],
 )
 @pytest.mark.parametrize(
-    "kind", [pytest.param(iter, id="iterator"), pytest.param(tuple, id="tuple"), pytest.param(lambda items: Result(*items), id="object")]
+    "kind",
+    [
+        pytest.param(iter, id="iterator"),
+        pytest.param(tuple, id="tuple"),
+        pytest.param(lambda items: Result(*items), id="object"),
+    ],
 )
 def test_a_stream_of(items, body, kind):
     with serving_application(making(lambda: kind(items))) as server:
@@ -209,7 +214,10 @@ def test_a_stream_to_http_1_0_ends_with_its_connection():
 
 
 def test_a_stream_to_http_1_0_that_fails_is_a_reset(log):
-    with serving_application(making(lambda: Result(b"a", RuntimeError("out of order")))) as server, server.connect() as sock:
+    with (
+        serving_application(making(lambda: Result(b"a", RuntimeError("out of order")))) as server,
+        server.connect() as sock,
+    ):
         sock.sendall(OLD)
         reset, data = is_reset(sock)
     assert reset
@@ -259,7 +267,9 @@ def test_what_is_written_is_sent_at_once():
 
 
 @pytest.mark.parametrize("result", [pytest.param([b"abc"], id="list"), pytest.param((b"a", b"bc"), id="stream")])
-@pytest.mark.parametrize("headers", [pytest.param(PLAIN, id="no length"), pytest.param([*PLAIN, ("Content-Length", "3")], id="length")])
+@pytest.mark.parametrize(
+    "headers", [pytest.param(PLAIN, id="no length"), pytest.param([*PLAIN, ("Content-Length", "3")], id="length")]
+)
 def test_head_has_no_body(result, headers):
     with serving_application(giving(result, headers=headers)) as server:
         data = server.talk(HEAD + GET)
@@ -293,7 +303,9 @@ def test_head_of_an_endless_stream_ends():
         pytest.param((), id="empty stream"),
     ],
 )
-@pytest.mark.parametrize("headers", [pytest.param([], id="no length"), pytest.param([("Content-Length", "3")], id="length")])
+@pytest.mark.parametrize(
+    "headers", [pytest.param([], id="no length"), pytest.param([("Content-Length", "3")], id="length")]
+)
 def test_204_and_304_have_no_body(status, result, headers):
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/next":
@@ -304,7 +316,10 @@ def test_204_and_304_have_no_body(status, result, headers):
         data = server.talk(GET + GET.replace(b" / ", b" /next "))
     first, rest = read_answer(data)
     assert first.status == int(status[:3])
-    assert (first.header("Transfer-Encoding"), first.header("Content-Length") if first.status == 204 else None) == (None, None)
+    assert (first.header("Transfer-Encoding"), first.header("Content-Length") if first.status == 204 else None) == (
+        None,
+        None,
+    )
     assert read_answer(rest)[0].body == b"next"
 
 
@@ -401,7 +416,9 @@ ERRORS = [
     pytest.param(raising(TimeoutError("the database is slow")), id="TimeoutError"),
     pytest.param(raising(SystemExit(3)), id="SystemExit"),
     pytest.param(raising(KeyboardInterrupt()), id="KeyboardInterrupt"),
-    pytest.param(giving(Result(ConnectionAbortedError("the database has gone"))), id="ConnectionAbortedError of a stream"),
+    pytest.param(
+        giving(Result(ConnectionAbortedError("the database has gone"))), id="ConnectionAbortedError of a stream"
+    ),
 ]
 
 
@@ -513,9 +530,14 @@ def test_a_stream_that_fails_later_is_visibly_cut(error, log):
     assert "out of order" in log.getvalue()
 
 
-@pytest.mark.parametrize("headers", [pytest.param(PLAIN, id="chunked"), pytest.param([("Content-Length", "9")], id="length")])
+@pytest.mark.parametrize(
+    "headers", [pytest.param(PLAIN, id="chunked"), pytest.param([("Content-Length", "9")], id="length")]
+)
 def test_a_stream_that_is_cut_within_its_framing_ends_without_a_reset(headers, log):
-    with serving_application(making(lambda: Result(b"first", RuntimeError("out of order")), headers=headers)) as server, server.connect() as sock:
+    with (
+        serving_application(making(lambda: Result(b"first", RuntimeError("out of order")), headers=headers)) as server,
+        server.connect() as sock,
+    ):
         sock.sendall(GET)
         assert is_reset(sock)[0] is False
 
@@ -537,7 +559,9 @@ def test_a_stream_shorter_than_its_content_length_is_visibly_cut(items, log):
     assert log.getvalue().count("ERROR") == 1
 
 
-@pytest.mark.parametrize("items", [pytest.param([b"abc"], id="first item"), pytest.param([b"ab", b"c"], id="last item")])
+@pytest.mark.parametrize(
+    "items", [pytest.param([b"abc"], id="first item"), pytest.param([b"ab", b"c"], id="last item")]
+)
 def test_a_stream_longer_than_its_content_length_ends_its_connection(items, log):
     with serving_application(making(lambda: Result(*items), headers=[("Content-Length", "2")])) as server:
         data = server.talk(GET + GET)
@@ -678,7 +702,11 @@ KEPT = [
 @pytest.mark.parametrize(("version", "field", "announced"), KEPT)
 @pytest.mark.parametrize(
     ("status", "result"),
-    [pytest.param("200 OK", [b"abc"], id="200"), pytest.param("204 No Content", [], id="204"), pytest.param("500 Oh", [b""], id="500")],
+    [
+        pytest.param("200 OK", [b"abc"], id="200"),
+        pytest.param("204 No Content", [], id="204"),
+        pytest.param("500 Oh", [b""], id="500"),
+    ],
 )
 def test_a_response_announces_what_becomes_of_its_connection(version, field, announced, status, result):
     request = b"GET / %b\r\nHost: test\r\n%b\r\n" % (version, field)
@@ -709,7 +737,10 @@ def test_another_connection_field_of_the_application_is_dropped(result, value):
         pytest.param(giving([b"abc"]), id="list"),
         pytest.param(giving((b"a", b"bc")), id="stream"),
         pytest.param(giving([], "204 No Content", []), id="204"),
-        pytest.param(giving([b"a"], headers=[("Date", "yesterday"), ("server", "mine"), ("SERVER", "mine")]), id="given by the application"),
+        pytest.param(
+            giving([b"a"], headers=[("Date", "yesterday"), ("server", "mine"), ("SERVER", "mine")]),
+            id="given by the application",
+        ),
         pytest.param(raising(RuntimeError()), id="fault"),
     ],
 )
@@ -720,7 +751,9 @@ def test_date_and_server_come_exactly_once(application, log):
     assert answer.header("Server") == "of-python"
 
 
-@pytest.mark.parametrize("name", ["Transfer-Encoding", "Keep-Alive", "Trailer", "TE", "Upgrade", "Proxy-Authenticate", "Proxy-Connection"])
+@pytest.mark.parametrize(
+    "name", ["Transfer-Encoding", "Keep-Alive", "Trailer", "TE", "Upgrade", "Proxy-Authenticate", "Proxy-Connection"]
+)
 @pytest.mark.parametrize("result", [pytest.param([b"abc"], id="list"), pytest.param((b"a", b"bc"), id="stream")])
 def test_hop_by_hop_fields_of_the_application_are_dropped(name, result):
     with serving_application(giving(result, headers=[(name, "x"), ("X-A", "b")])) as server:
@@ -736,7 +769,14 @@ def test_a_content_length_of_the_application_is_not_sent_twice():
 
 
 def test_header_fields_are_sent_in_order_and_as_given():
-    headers = [("x-b", "2"), ("X-A", "1"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Name", "J\xfcrgen"), ("X-Empty", "")]
+    headers = [
+        ("x-b", "2"),
+        ("X-A", "1"),
+        ("Set-Cookie", "a=1"),
+        ("Set-Cookie", "b=2"),
+        ("X-Name", "J\xfcrgen"),
+        ("X-Empty", ""),
+    ]
     with serving_application(giving([b"abc"], headers=headers)) as server:
         answer = server.get()
     assert [pair for pair in answer.headers if pair in headers] == headers

@@ -142,7 +142,10 @@ def test_reset_at_each_byte_of_a_stream_closes_its_generator(log):
 @pytest.mark.parametrize("small_window", [False, True], ids=["wide", "narrow"])
 def test_reset_within_a_large_answer_leaves_nothing(function, small_window, log):
     with serving(lambda event, context: function(event, context)) as server:
-        for size in [*range(0, 1000, 50), *range(1000, 20_000 if small_window else 3_500_000, 5000 if small_window else 250_000)]:
+        for size in [
+            *range(0, 1000, 50),
+            *range(1000, 20_000 if small_window else 3_500_000, 5000 if small_window else 250_000),
+        ]:
             sock = server.connect()
             if small_window:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -199,14 +202,19 @@ def raising(error):
 
 
 RAISES = [
-    *[pytest.param(raising(error), error.__name__, id=error.__name__) for error in (BaseException, KeyboardInterrupt, GeneratorExit, StopIteration)],
+    *[
+        pytest.param(raising(error), error.__name__, id=error.__name__)
+        for error in (BaseException, KeyboardInterrupt, GeneratorExit, StopIteration)
+    ],
     pytest.param(recurse, "RecursionError", id="RecursionError"),
     pytest.param(lambda: bytearray(1 << 62), "MemoryError", id="MemoryError"),
     pytest.param(lambda: sys.exit(0), "SystemExit: 0", id="sys.exit"),
     pytest.param(raising(Unprintable), "Unprintable: <exception str() failed>", id="exception that cannot be printed"),
     pytest.param(raising(BrokenPipeError), "BrokenPipeError", id="BrokenPipeError"),
     pytest.param(raising(watchdog_app.Disconnected), "Disconnected", id="an exception of the server's own"),
-    pytest.param(raising(BaseExceptionGroup("several", [SystemExit(), ValueError()])), "BaseExceptionGroup: several", id="group"),
+    pytest.param(
+        raising(BaseExceptionGroup("several", [SystemExit(), ValueError()])), "BaseExceptionGroup: several", id="group"
+    ),
 ]
 
 
@@ -216,7 +224,9 @@ def test_call_that_raises_anything_is_a_500_one_record_and_costs_nothing_else(fa
         answers = read_answers(server.talk(GET + GET + GET.replace(b"/get", b"/other")))
         assert [answer.status for answer in answers] == [500, 500, 200]
     text = log.getvalue()
-    assert text.count("ERROR call") == len(re.findall(rf"^[ +|]+(?:[a-z_]+\.)?{re.escape(name)}", text, re.MULTILINE)) == 2
+    assert (
+        text.count("ERROR call") == len(re.findall(rf"^[ +|]+(?:[a-z_]+\.)?{re.escape(name)}", text, re.MULTILINE)) == 2
+    )
 
 
 @pytest.mark.parametrize(("fail", "name"), RAISES)
@@ -280,11 +290,17 @@ def make_slow(program):
 @pytest.fixture(params=["in place", "apart"])
 def pace(request):
     """What a call does first, and what makes the server expect that."""
-    return ("", lambda program: None) if request.param == "in place" else ("    __import__('time').sleep(0.01)\n", make_slow)
+    return (
+        ("", lambda program: None)
+        if request.param == "in place"
+        else ("    __import__('time').sleep(0.01)\n", make_slow)
+    )
 
 
 def test_exit_of_the_process_in_a_call_is_its_status(tmp_path):
-    with program_of(tmp_path, "import os\ndef handle(event, context):\n    if event.path == '/exit': os._exit(3)\n    return 'x'") as program:
+    with program_of(
+        tmp_path, "import os\ndef handle(event, context):\n    if event.path == '/exit': os._exit(3)\n    return 'x'"
+    ) as program:
         wait_for(program.answers, "an answer")
         with connect(program.port) as sock:
             sock.sendall(b"GET /exit HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -293,7 +309,9 @@ def test_exit_of_the_process_in_a_call_is_its_status(tmp_path):
 
 
 def test_exit_of_the_process_in_a_call_ends_the_watchdog(tmp_path):
-    function = write_function(tmp_path, "import os\ndef handle(event, context):\n    if event.path == '/exit': os._exit(3)\n    return 'x'")
+    function = write_function(
+        tmp_path, "import os\ndef handle(event, context):\n    if event.path == '/exit': os._exit(3)\n    return 'x'"
+    )
     with behind("real" if REAL else "stand-in", function, tmp_path) as watchdog:
         with contextlib.suppress(OSError, watchdog_exceptions()):
             watchdog.call(target="/exit")
@@ -362,7 +380,9 @@ AWAITED_FORK += FORKS
     ("child", "status", "says"),
     [
         pytest.param("os._exit(7)", b"7", "", id="ends"),
-        pytest.param("return 'twice'", b"1", "has gone on awaiting, or returned, in a process that it forked", id="returns"),
+        pytest.param(
+            "return 'twice'", b"1", "has gone on awaiting, or returned, in a process that it forked", id="returns"
+        ),
         pytest.param("await asyncio.sleep(0); os._exit(7)", b"1", "has gone on awaiting", id="awaits"),
         pytest.param("raise SystemExit", b"1", "in a process that it forked", id="raises"),
     ],
@@ -411,7 +431,9 @@ def handle(event, context):
     ("work", "result"),
     [
         pytest.param("subprocess.run(['sh', '-c', 'exit 7']).returncode", b"7", id="subprocess"),
-        pytest.param("subprocess.run(['sh', '-c', 'kill -TERM $$; sleep 5']).returncode", b"-15", id="subprocess that is stopped"),
+        pytest.param(
+            "subprocess.run(['sh', '-c', 'kill -TERM $$; sleep 5']).returncode", b"-15", id="subprocess that is stopped"
+        ),
         pytest.param("run('spawn', sys.exit, 7)", b"7", id="spawn"),
         pytest.param("run('fork', sys.exit, 7)", b"7", id="fork"),
         pytest.param("run('fork', time.sleep, 60, stop=True)", b"-15", id="fork that is stopped"),
@@ -534,7 +556,11 @@ def test_stop_without_descriptors_loses_no_call_that_waits(tmp_path):
         assert program.end()[0] == 0
 
 
-@pytest.mark.parametrize("what", ["server().listener.fileno()", "server().epoll.fileno()", "server().waker"], ids=["listener", "selector", "waker"])
+@pytest.mark.parametrize(
+    "what",
+    ["server().listener.fileno()", "server().epoll.fileno()", "server().waker"],
+    ids=["listener", "selector", "waker"],
+)
 @pytest.mark.parametrize("then", ["", "; os.open('/dev/null', 0)"], ids=["closed", "taken by another file"])
 def test_function_that_closes_what_the_server_needs_ends_it_with_status_1(what, then, pace, tmp_path):
     wait, prepare = pace
@@ -564,7 +590,8 @@ def test_listener_that_is_closed_is_missed_also_while_calls_go_on(tmp_path):
 
 def test_function_that_closes_all_descriptors_ends_the_process_with_status_1(tmp_path):
     with program_of(
-        tmp_path, "import os\ndef handle(event, context):\n    if event.path == '/close': os.closerange(3, 999)\n    return 'x'"
+        tmp_path,
+        "import os\ndef handle(event, context):\n    if event.path == '/close': os.closerange(3, 999)\n    return 'x'",
     ) as program:
         wait_for(program.answers, "an answer")
         with contextlib.suppress(AssertionError, OSError):
@@ -633,7 +660,12 @@ def test_jump_of_the_clock_by_hours_serves_what_has_come_and_ends_what_is_overdu
             gate.wait(DEADLINE)
         return event.path
 
-    with clocked(function) as (clock, server), server.connect() as waiting, server.connect() as half, server.connect() as idle:
+    with (
+        clocked(function) as (clock, server),
+        server.connect() as waiting,
+        server.connect() as half,
+        server.connect() as idle,
+    ):
         waiting.sendall(GET.replace(b"/get", b"/wait"))
         assert entered.wait(DEADLINE)
         clock.now += 1  # after which the call is stuck, and another thread leads
@@ -679,7 +711,9 @@ def bit(number):
 
 
 SLOW_START = "import time\ntime.sleep(0.05)\ndef handle(event, context):\n    time.sleep(0.02)\n    return 'x'\n"
-MOMENTS = [0.005 * step for step in range(30)]  # seconds, from the first at which it takes SIGTERM to the time when it has answered
+MOMENTS = [
+    0.005 * step for step in range(30)
+]  # seconds, from the first at which it takes SIGTERM to the time when it has answered
 
 
 @pytest.mark.slow
@@ -710,7 +744,12 @@ def test_sigterm_is_taken_before_the_imports_that_take_time(tmp_path):
         assert takes_sigterm(program.popen.pid)
 
 
-@pytest.fixture(params=[pytest.param("stand-in"), pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH"))])
+@pytest.fixture(
+    params=[
+        pytest.param("stand-in"),
+        pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH")),
+    ]
+)
 def kind(request):
     return request.param
 
@@ -727,7 +766,9 @@ def call_until(end, watchdog, results):
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.15, 0.2, 0.3, 0.5])
 def test_sigterm_to_the_watchdog_at_any_moment_of_the_start_loses_no_call(kind, delay, tmp_path):
-    with behind(kind, write_function(tmp_path, SLOW_START), tmp_path, wait=False, healthcheck_interval="0.3s") as watchdog:
+    with behind(
+        kind, write_function(tmp_path, SLOW_START), tmp_path, wait=False, healthcheck_interval="0.3s"
+    ) as watchdog:
         wait_for(lambda: (tmp_path / ".lock").exists(), "the lock file")
         pause(delay - 0.15)
         results = []
@@ -744,7 +785,9 @@ def test_sigterm_to_the_watchdog_at_any_moment_of_the_start_loses_no_call(kind, 
 @pytest.mark.slow
 @pytest.mark.parametrize("import_takes", ["0", "0.3"])
 def test_child_of_a_watchdog_that_is_killed_at_any_moment_leaves(kind, import_takes, tmp_path):
-    function = write_function(tmp_path, f"import time\ntime.sleep({import_takes})\ndef handle(event, context): time.sleep(1000)\n")
+    function = write_function(
+        tmp_path, f"import time\ntime.sleep({import_takes})\ndef handle(event, context): time.sleep(1000)\n"
+    )
     for delay in (0.0, 0.01, 0.03, 0.06, 0.1, 0.2):
         with behind(kind, function, tmp_path, wait=False) as watchdog:
             child = wait_for(lambda: first_child(watchdog), "the function's process")

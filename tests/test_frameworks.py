@@ -69,7 +69,13 @@ def falcon_application() -> Any:
             resp.stream = (b"%d," % number for number in range(3))
 
     app = falcon.App()
-    for path, resource in (("/form", Form()), ("/json", Form()), ("/raw", Raw()), ("/upload", Upload()), ("/stream", Stream())):
+    for path, resource in (
+        ("/form", Form()),
+        ("/json", Form()),
+        ("/raw", Raw()),
+        ("/upload", Upload()),
+        ("/stream", Stream()),
+    ):
         app.add_route(path, resource)
     return app
 
@@ -98,7 +104,12 @@ def django_application() -> Any:
     return WSGIHandler()
 
 
-FRAMEWORKS = {"flask": flask_application, "bottle": bottle_application, "falcon": falcon_application, "django": django_application}
+FRAMEWORKS = {
+    "flask": flask_application,
+    "bottle": bottle_application,
+    "falcon": falcon_application,
+    "django": django_application,
+}
 REQUESTS = [
     pytest.param("/form", "application/x-www-form-urlencoded", b"a=1&b=c+d", {"a": "1", "b": "c d"}, id="form"),
     pytest.param("/json", "application/json", b'{"a": [1, "\xc3\xbc"]}', {"a": [1, "ü"]}, id="JSON"),
@@ -122,8 +133,13 @@ def message(path: str, content_type: str, body: bytes, in_chunks: bool) -> bytes
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     framing, content = f"Content-Length: {len(body)}", body
     if in_chunks:
-        framing, content = "Transfer-Encoding: chunked", b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    head = f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {content_type}\r\n{framing}\r\n\r\n"
+        framing, content = (
+            "Transfer-Encoding: chunked",
+            b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n",
+        )
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {content_type}\r\n{framing}\r\n\r\n"
+    )
     return head.encode() + content
 
 

@@ -132,7 +132,13 @@ def status(watchdog, path):
 
 def test_lock_file_waits_for_startup_with_ready_on_startup(kind, gate, tmp_path):  # noqa: F811
     source = f"def startup(context):\n    {gate.wait}\n"
-    with behind(kind, written(tmp_path, source + "def handle(event, context): return 'x'\n"), tmp_path, wait=False, ready_on="startup") as watchdog:
+    with behind(
+        kind,
+        written(tmp_path, source + "def handle(event, context): return 'x'\n"),
+        tmp_path,
+        wait=False,
+        ready_on="startup",
+    ) as watchdog:
         wait_for(lambda: "istening on port" in watchdog.log or kind != "real", "the watchdog")
         gate.reached()
         assert not (tmp_path / ".lock").exists()
@@ -145,7 +151,9 @@ def test_lock_file_waits_for_startup_with_ready_on_startup(kind, gate, tmp_path)
 @pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH, and the stand-in sends nothing before the end")
 def test_items_arrive_one_by_one_through_the_watchdog_when_the_caller_asks_for_them(accept, tmp_path):
     source = f"import asyncio, os\nasync def handle(event, context):\n    yield 'one'\n    while not os.path.exists({str(tmp_path / 'go')!r}):\n"
-    with behind("real", written(tmp_path, source + "        await asyncio.sleep(0.01)\n    yield 'two'\n"), tmp_path) as watchdog:
+    with behind(
+        "real", written(tmp_path, source + "        await asyncio.sleep(0.01)\n    yield 'two'\n"), tmp_path
+    ) as watchdog:
         connection = HTTPConnection("127.0.0.1", watchdog.port, timeout=10)
         connection.request("GET", "/", headers={"Accept": accept})
         response = connection.getresponse()
@@ -179,11 +187,15 @@ def in_flight(watchdog, path, number):
 
 
 @pytest.mark.skipif(not HAS_PROCESS_1, reason="this machine does not let us have a process 1 of our own")
-@pytest.mark.parametrize("env", [pytest.param({}, id="no limit"), pytest.param({"max_inflight": "3"}, id="as many calls as may be")])
+@pytest.mark.parametrize(
+    "env", [pytest.param({}, id="no limit"), pytest.param({"max_inflight": "3"}, id="as many calls as may be")]
+)
 @pytest.mark.parametrize("hooks", [pytest.param(PLAIN, id="plain"), pytest.param(AWAITED, id="awaited")])
 def test_shutdown_and_exit_handlers_run_after_the_last_call_behind_process_1(kind, hooks, env, tmp_path):  # noqa: F811
     source = LAST_WORDS.format(go=tmp_path / "go", shutdown=hooks["shutdown"])
-    with behind(kind, written(tmp_path, source), tmp_path, alone=PROCESS_1, healthcheck_interval="0.3s", **env) as watchdog:
+    with behind(
+        kind, written(tmp_path, source), tmp_path, alone=PROCESS_1, healthcheck_interval="0.3s", **env
+    ) as watchdog:
         calls = in_flight(watchdog, "/", 3)
         os.kill(watchdog.pid, signal.SIGTERM)
         wait_for(lambda: not connects(watchdog.port), "the end of the listener")

@@ -35,7 +35,9 @@ def function(tmp_path):
 def with_lock(tmp_path):
     """The settings with which the lock file's end says that the first signal has been handled, and what waits for that."""
     lock = tmp_path / ".lock"
-    return {"suppress_lock": "true", "TMPDIR": str(tmp_path)}, lambda: wait_for(lambda: not lock.exists(), "the lock file's end")
+    return {"suppress_lock": "true", "TMPDIR": str(tmp_path)}, lambda: wait_for(
+        lambda: not lock.exists(), "the lock file's end"
+    )
 
 
 def connect(port):
@@ -50,9 +52,17 @@ def ask(sock):
 @pytest.mark.parametrize(
     ("env", "says"),
     [
-        pytest.param({"exec_timeout": "soon"}, "exec_timeout='soon' is not valid: it takes a duration such as 10s, 1m30s or 500ms", id="duration"),
+        pytest.param(
+            {"exec_timeout": "soon"},
+            "exec_timeout='soon' is not valid: it takes a duration such as 10s, 1m30s or 500ms",
+            id="duration",
+        ),
         pytest.param({"threads": "0"}, "threads='0' is not valid: it takes a whole number from 1 on", id="count"),
-        pytest.param({"max_body": "big"}, "max_body='big' is not valid: it takes a size above 0, such as 4096, 256KB or 100MB", id="size"),
+        pytest.param(
+            {"max_body": "big"},
+            "max_body='big' is not valid: it takes a size above 0, such as 4096, 256KB or 100MB",
+            id="size",
+        ),
         pytest.param({"http_upstream_url": "here"}, "it takes an address such as http://127.0.0.1:5000", id="address"),
         pytest.param({"ready_on": "never"}, "ready_on='never' is not valid: it takes listen or startup", id="choice"),
     ],
@@ -94,7 +104,9 @@ def test_function_that_cannot_be_imported_ends_the_start_with_status_1_and_its_t
     assert status == 1
     assert says in log
     assert "handler.py" in log
-    assert "importlib" not in log and "watchdog_app.py" not in log, "the frames that are not the function's say nothing to its author"
+    assert "importlib" not in log and "watchdog_app.py" not in log, (
+        "the frames that are not the function's say nothing to its author"
+    )
 
 
 def test_fault_that_is_not_the_functions_is_not_called_so(function):
@@ -108,7 +120,9 @@ def test_address_in_use_ends_the_start_with_one_line(function):
     file = function("def handle(event, context): pass")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         env = clean_env(upstream_url=f"http://127.0.0.1:{taken.getsockname()[1]}")
-        done = subprocess.run([sys.executable, ROOT / "watchdog_app.py", file], env=env, capture_output=True, text=True, timeout=DEADLINE)
+        done = subprocess.run(
+            [sys.executable, ROOT / "watchdog_app.py", file], env=env, capture_output=True, text=True, timeout=DEADLINE
+        )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "cannot listen on 127.0.0.1" in done.stderr
 
@@ -118,7 +132,11 @@ def test_bind_wins_over_the_environment(function):
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     env = clean_env(upstream_url="http://127.0.0.1:1", http_upstream_url="http://127.0.0.1:1")
-    popen = subprocess.Popen([sys.executable, ROOT / "watchdog_app.py", file, "--bind", f"127.0.0.1:{port}"], env=env, stderr=subprocess.DEVNULL)
+    popen = subprocess.Popen(
+        [sys.executable, ROOT / "watchdog_app.py", file, "--bind", f"127.0.0.1:{port}"],
+        env=env,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         wait_for(lambda: answers(port), "an answer")
     finally:
@@ -151,8 +169,12 @@ def test_command_line_says_what_to_run_and_where(arguments, target, flags):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(["--bind", "5000"], "--bind='5000' is not valid: it takes an address such as 127.0.0.1:5000", id="bind"),
-        pytest.param(["--bind="], "--bind='' is not valid: it takes an address such as 127.0.0.1:5000", id="bind to nothing"),
+        pytest.param(
+            ["--bind", "5000"], "--bind='5000' is not valid: it takes an address such as 127.0.0.1:5000", id="bind"
+        ),
+        pytest.param(
+            ["--bind="], "--bind='' is not valid: it takes an address such as 127.0.0.1:5000", id="bind to nothing"
+        ),
         pytest.param(["--bind"], "argument --bind: expected one argument", id="bind without an address"),
         pytest.param(["--port", "5000"], "unrecognized arguments: --port", id="unknown flag"),
         pytest.param(["a.py", "b.py"], "unrecognized arguments: b.py", id="two targets"),
@@ -175,7 +197,9 @@ def test_program_with_a_wrong_command_line_ends_with_status_2():
 @pytest.mark.parametrize(
     ("supervised", "number", "seconds"),
     [
-        pytest.param(True, signal.SIGTERM, 3 + 7 + watchdog_app.LATE, id="of-watchdog accepts for healthcheck_interval"),
+        pytest.param(
+            True, signal.SIGTERM, 3 + 7 + watchdog_app.LATE, id="of-watchdog accepts for healthcheck_interval"
+        ),
         pytest.param(True, signal.SIGINT, 7, id="SIGINT under of-watchdog"),
         pytest.param(False, signal.SIGTERM, watchdog_app.MOMENT + 7, id="alone"),
         pytest.param(False, signal.SIGINT, 7, id="SIGINT alone"),
@@ -192,7 +216,8 @@ def test_program_without_standard_streams_serves(closed, function):
     command = f'exec "$@" {closed}'
     file = function("def handle(event, context):\n    print('printed')\n    return 'x'")
     popen = subprocess.Popen(
-        ["sh", "-c", command, "sh", sys.executable, ROOT / "watchdog_app.py", file, "--bind", f"127.0.0.1:{port}"], env=clean_env()
+        ["sh", "-c", command, "sh", sys.executable, ROOT / "watchdog_app.py", file, "--bind", f"127.0.0.1:{port}"],
+        env=clean_env(),
     )
     try:
         wait_for(lambda: answers(port) == 200, "an answer")
@@ -204,7 +229,9 @@ def test_program_without_standard_streams_serves(closed, function):
 
 
 def test_version_is_printed():
-    done = subprocess.run([sys.executable, ROOT / "watchdog_app.py", "--version"], capture_output=True, text=True, timeout=DEADLINE)
+    done = subprocess.run(
+        [sys.executable, ROOT / "watchdog_app.py", "--version"], capture_output=True, text=True, timeout=DEADLINE
+    )
     assert (done.returncode, done.stdout) == (0, "watchdog_app 0.1.0\n")
 
 
@@ -245,7 +272,9 @@ def test_sigterm_during_the_import_serves_what_waits_and_exits_0(function, gate,
     "signals",
     [
         pytest.param([[signal.SIGTERM]], id="SIGTERM"),
-        pytest.param([[signal.SIGTERM, signal.SIGINT]], id="two at once"),  # as to a process group, directly and by of-watchdog
+        pytest.param(
+            [[signal.SIGTERM, signal.SIGINT]], id="two at once"
+        ),  # as to a process group, directly and by of-watchdog
         pytest.param([[signal.SIGTERM], [signal.SIGINT]], id="two, one after the other"),
     ],
 )
@@ -379,7 +408,9 @@ def test_signal_ends_in_time_a_startup_that_never_returns(function, tmp_path):
 
 
 def test_lock_file_is_written_with_suppress_lock_and_removed_at_the_end(function, tmp_path):
-    with process(function("def handle(event, context): return 'x'"), suppress_lock="true", TMPDIR=str(tmp_path)) as program:
+    with process(
+        function("def handle(event, context): return 'x'"), suppress_lock="true", TMPDIR=str(tmp_path)
+    ) as program:
         wait_for(program.answers, "an answer")
         assert (tmp_path / ".lock").exists()
         program.popen.send_signal(signal.SIGINT)
@@ -455,7 +486,9 @@ def test_function_that_closes_all_descriptors_ends_the_program_with_status_1(fun
 
 
 def test_function_that_closes_the_way_of_signals_ends_the_program_with_status_1(function):
-    with process(function("import os, signal\nos.close(signal.set_wakeup_fd(-1))\ndef handle(event, context): pass")) as program:
+    with process(
+        function("import os, signal\nos.close(signal.set_wakeup_fd(-1))\ndef handle(event, context): pass")
+    ) as program:
         status, log = program.end()
     assert status == 1
     assert "ERROR the server cannot go on: the function has closed" in log
@@ -495,7 +528,9 @@ def test_signal_that_the_function_handles_is_one_warning_and_calls_are_finished(
             assert read_answer(read_all(sock))[0].body == b"x"
         out, log = program.popen.communicate(timeout=DEADLINE)
     assert (program.popen.returncode, out) == (0, b"own handler\n" if number else b"")
-    warning = b"WARNING the function handles %s itself: calls in flight are lost" % (number.name.encode() if number else b"")
+    warning = b"WARNING the function handles %s itself: calls in flight are lost" % (
+        number.name.encode() if number else b""
+    )
     assert (log.count(warning), log.count(b"WARNING")) == (bool(number), bool(number))
 
 
@@ -542,7 +577,15 @@ def test_process_is_left_after_its_exit_handlers_and_with_its_output_written(sta
     monkeypatch.setattr("sys.stdout", Stream(steps))
     with pytest.raises(Left):
         watchdog_app.leave(status)
-    assert steps == [(watchdog_app.LATE, status), "written out", "exit handlers", "written out", pause, "written out", status]
+    assert steps == [
+        (watchdog_app.LATE, status),
+        "written out",
+        "exit handlers",
+        "written out",
+        pause,
+        "written out",
+        status,
+    ]
 
 
 def test_process_is_left_later_with_its_output_written(steps, monkeypatch):
@@ -575,7 +618,9 @@ def test_modules_that_cannot_be_imported_for_want_of_descriptors_are_left_for_la
 
 def test_import_of_the_module_loads_nothing_that_start_up_does_not_need():
     code = "import sys; sys.path.insert(0, sys.argv[1]); import watchdog_app; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-S", "-E", "-c", code, str(ROOT)], capture_output=True, text=True, timeout=DEADLINE)
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", "-c", code, str(ROOT)], capture_output=True, text=True, timeout=DEADLINE
+    )
     assert FORBIDDEN_AT_START & set(done.stdout.split()) == set()
     assert "wsgiref.handlers" in done.stdout.split()
 

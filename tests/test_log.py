@@ -118,7 +118,10 @@ def test_bytes_of_any_kind_are_written(kind, pipe):
 
 
 def test_long_text_takes_as_long_whatever_its_lines():
-    with open(os.devnull, "wb") as nowhere, watchdog_app.TextOutput(Output(nowhere.fileno(), "<nowhere>"), "utf-8", line_buffering=True) as output:
+    with (
+        open(os.devnull, "wb") as nowhere,
+        watchdog_app.TextOutput(Output(nowhere.fileno(), "<nowhere>"), "utf-8", line_buffering=True) as output,
+    ):
 
         def seconds(line):
             text = line * (300_000 // len(line))
@@ -303,12 +306,16 @@ def test_text_of_a_request_passes_for_no_record_and_no_command(text, log):
     assert first.startswith("ERROR call ")
     assert all(line.startswith("  ") for line in others if line)
     assert re.search(r"[^\n\t -~]", ascii(record).replace("\\n", "\n").replace("\\u", "u")) is None
-    assert not set(record) & {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029) if code not in (9, 10)}
+    assert not set(record) & {
+        chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029) if code not in (9, 10)
+    }
 
 
 def test_a_request_that_fails_outside_the_function_is_escaped_too(log):
     with serving(lambda event, context: [float("nan")]) as server:
-        server.talk("GET /\xff\x9b HTTP/1.1\r\nHost: test\r\nX-Call-Id: a\x9bb\r\nConnection: close\r\n\r\n".encode("latin-1"))
+        server.talk(
+            "GET /\xff\x9b HTTP/1.1\r\nHost: test\r\nX-Call-Id: a\x9bb\r\nConnection: close\r\n\r\n".encode("latin-1")
+        )
     assert log.getvalue().isascii()
 
 
@@ -332,7 +339,9 @@ def raised_with_a_cause(text):
         raise LookupError("second") from error
 
 
-@pytest.mark.parametrize("line", ["x", "x\n", "\x01\n", "é" * 100 + "\n"], ids=["one line", "short lines", "control characters", "UTF-8"])
+@pytest.mark.parametrize(
+    "line", ["x", "x\n", "\x01\n", "é" * 100 + "\n"], ids=["one line", "short lines", "control characters", "UTF-8"]
+)
 @pytest.mark.parametrize(
     "fail",
     [
@@ -357,13 +366,17 @@ def test_long_text_of_an_exception_is_cut_visibly_and_soon(fail, line, log):
 @pytest.mark.parametrize("length", [0, 1, 7, 200_000])
 def test_text_is_shortened_in_its_middle(length):
     text = "a" * 99_999 + "b" * 100_001
-    head, count, tail = re.fullmatch(r"(a*)\n\.\.\. (\d+) more characters \.\.\.\n(b*)", watchdog_app.shortened(text, min(length, 199_999))).groups()
+    head, count, tail = re.fullmatch(
+        r"(a*)\n\.\.\. (\d+) more characters \.\.\.\n(b*)", watchdog_app.shortened(text, min(length, 199_999))
+    ).groups()
     assert len(head) == len(tail) == min(length, 199_999) // 2
     assert len(head) + int(count) + len(tail) == len(text)
     assert watchdog_app.shortened(text, 200_000) == text
 
 
-@pytest.mark.parametrize("value", ["x" * 99, "x" * 100, "x" * 10_000_000, b"x" * 98, b"x" * 10_000_000, "é" * 50, "'", None])
+@pytest.mark.parametrize(
+    "value", ["x" * 99, "x" * 100, "x" * 10_000_000, b"x" * 98, b"x" * 10_000_000, "é" * 50, "'", None]
+)
 def test_value_is_clipped_without_a_look_at_the_rest(value):
     text = ascii(value)
     assert watchdog_app.clipped(value) == (text if len(text) <= 100 else text[:97] + "...")
@@ -471,7 +484,9 @@ def test_thread_that_fails_is_one_record_with_the_call_that_started_it(source, i
         _, err = running.end()
     records = re.findall(r"^ERROR.*\n(?:  .*\n)+", err, re.MULTILINE)
     assert len(records) == 2
-    assert records[1].startswith(f"ERROR call '{call_id}' thread 'mine' failed\n  Traceback (most recent call last):\n    File \"{file}\"")
+    assert records[1].startswith(
+        f"ERROR call '{call_id}' thread 'mine' failed\n  Traceback (most recent call last):\n    File \"{file}\""
+    )
     assert records[1].count("ValueError: in a thread") == 1
 
 
@@ -494,7 +509,10 @@ def test_a_thread_that_exits_is_no_failure(program):
     assert "ERROR" not in err
 
 
-@pytest.mark.parametrize("closing", ["sys.stderr = None", "vars(sys).pop('stderr', 0)", "vars(sys).pop('stdout', 0); vars(sys).pop('stderr', 0)"])
+@pytest.mark.parametrize(
+    "closing",
+    ["sys.stderr = None", "vars(sys).pop('stderr', 0)", "vars(sys).pop('stdout', 0); vars(sys).pop('stderr', 0)"],
+)
 @pytest.mark.parametrize("when", ["at import", "in a call"])
 def test_what_fails_is_logged_though_the_function_has_taken_stderr_away(closing, when, tmp_path):
     at_import, in_call = (closing, "pass") if when == "at import" else ("pass", closing)
@@ -508,7 +526,9 @@ def test_what_fails_is_logged_though_the_function_has_taken_stderr_away(closing,
     assert (status, err.count("ZeroDivisionError")) == (0, 2)
 
 
-@pytest.mark.parametrize("closing", ["sys.stderr.close()", "sys.stderr = sys.stdout = None", "del sys.stdout, sys.stderr"])
+@pytest.mark.parametrize(
+    "closing", ["sys.stderr.close()", "sys.stderr = sys.stdout = None", "del sys.stdout, sys.stderr"]
+)
 def test_a_function_that_takes_the_outputs_away_runs(closing, tmp_path):
     file = tmp_path / "handler.py"
     file.write_text(f"import sys\ndef handle(event, context):\n    print('x')\n    1 / 0\n{closing}")

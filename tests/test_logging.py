@@ -76,7 +76,12 @@ def test_records_of_a_call_and_of_what_it_starts_carry_its_id(imports, tmp_path)
 def test_records_of_tasks_carry_the_id_of_their_call(tmp_path):
     lines = logged(TASKS, tmp_path)
     assert len({line.split()[2] for line in lines}) == 1
-    assert sorted(line.split(maxsplit=3)[3] for line in lines) == ["root: coroutine", "root: stream", "root: task", "root: worker"]
+    assert sorted(line.split(maxsplit=3)[3] for line in lines) == [
+        "root: coroutine",
+        "root: stream",
+        "root: task",
+        "root: worker",
+    ]
 
 
 def test_pool_thread_that_lives_on_takes_the_id_of_the_next_call(tmp_path):
@@ -90,7 +95,11 @@ def test_pool_thread_that_lives_on_takes_the_id_of_the_next_call(tmp_path):
         log = program.end()[1]
     pairs = [(line.split()[2], line.split(": ")[1]) for line in log.splitlines() if "shop" in line]
     assert len({call for call, _ in pairs}) == 2
-    assert all(sum(1 for pair in pairs if pair == (call, text)) == 1 for call, _ in pairs for text in ("call", "thread", "pool", "stream"))
+    assert all(
+        sum(1 for pair in pairs if pair == (call, text)) == 1
+        for call, _ in pairs
+        for text in ("call", "thread", "pool", "stream")
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,11 +114,18 @@ def test_log_level(level, shown, tmp_path):
 
 @pytest.mark.parametrize(
     ("level", "shown"),
-    [("debug", ["INFO", "WARNING", "ERROR"]), ("info", ["INFO", "WARNING", "ERROR"]), ("warning", ["WARNING", "ERROR"]), ("error", ["ERROR"])],
+    [
+        ("debug", ["INFO", "WARNING", "ERROR"]),
+        ("info", ["INFO", "WARNING", "ERROR"]),
+        ("warning", ["WARNING", "ERROR"]),
+        ("error", ["ERROR"]),
+    ],
 )
 def test_log_level_holds_for_the_runtimes_own_records(level, shown, tmp_path):
     file = tmp_path / "handler.py"
-    file.write_text("def handle(event, context): return {'statusCode': 200, 'body': 'x', 'more': 1}\ndef shutdown(context): 1 / 0\n")
+    file.write_text(
+        "def handle(event, context): return {'statusCode': 200, 'body': 'x', 'more': 1}\ndef shutdown(context): 1 / 0\n"
+    )
     with process(file, log_level=level) as program:
         wait_for(program.answers, "an answer")
         program.popen.send_signal(signal.SIGINT)
@@ -120,8 +136,14 @@ def test_log_level_holds_for_the_runtimes_own_records(level, shown, tmp_path):
 @pytest.mark.parametrize(
     ("set_up", "line"),
     [
-        pytest.param("logging.basicConfig(format='own %(message)s %(call_id)s', level='INFO')", "own x id-7", id="basicConfig"),
-        pytest.param("logging.basicConfig(format='own %(message)s'); logging.getLogger().setLevel('INFO')", "own x", id="format, then level"),
+        pytest.param(
+            "logging.basicConfig(format='own %(message)s %(call_id)s', level='INFO')", "own x id-7", id="basicConfig"
+        ),
+        pytest.param(
+            "logging.basicConfig(format='own %(message)s'); logging.getLogger().setLevel('INFO')",
+            "own x",
+            id="format, then level",
+        ),
         pytest.param("logging.getLogger().setLevel('WARNING')", None, id="level"),
         pytest.param("logging.basicConfig(level='WARNING')", None, id="basicConfig with a level"),
         pytest.param("logging.basicConfig()", "INFO call 'id-7' shop: x", id="basicConfig without anything"),
@@ -148,7 +170,11 @@ def test_level_that_was_set_before_the_program_wins(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make", ["logging.LogRecord(None, 20, '', 1, 'x', None, None)", "logging.makeLogRecord({'msg': 'x', 'levelno': 20, 'levelname': 'INFO'})"]
+    "make",
+    [
+        "logging.LogRecord(None, 20, '', 1, 'x', None, None)",
+        "logging.makeLogRecord({'msg': 'x', 'levelno': 20, 'levelname': 'INFO'})",
+    ],
 )
 def test_record_that_the_function_makes_is_logged(make, tmp_path):
     (line,) = logged(f"import logging\ndef handle(event, context):\n    logging.getLogger().handle({make})\n", tmp_path)
@@ -186,12 +212,17 @@ def test_long_exception_is_logged_soon(tmp_path):
 
 
 def test_record_that_cannot_be_formatted_is_the_functions_fault_and_stops_nothing(tmp_path):
-    lines = logged("import logging\ndef handle(event, context):\n    logging.info('%d', 'x')\n    logging.info('next')\n", tmp_path)
+    lines = logged(
+        "import logging\ndef handle(event, context):\n    logging.info('%d', 'x')\n    logging.info('next')\n", tmp_path
+    )
     assert "--- Logging error ---" in lines[0] and lines[-1].endswith("root: next")
 
 
 def test_logging_is_not_imported_for_a_function_that_does_not(tmp_path):
-    lines = logged("import sys\ndef handle(event, context): print('logging' in sys.modules, 'asyncio' in sys.modules, file=sys.stderr)\n", tmp_path)
+    lines = logged(
+        "import sys\ndef handle(event, context): print('logging' in sys.modules, 'asyncio' in sys.modules, file=sys.stderr)\n",
+        tmp_path,
+    )
     assert lines == ["False False"]
 
 

@@ -39,15 +39,34 @@ def ask(server, raw):
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        pytest.param({"/sys/fs/cgroup/memory.max": "67108864", "/proc/self/cgroup": "0::/"}, 64 * MB, id="version 2, in a container"),
         pytest.param(
-            {"/sys/fs/cgroup/a/memory.max": "max", "/sys/fs/cgroup/a/b/memory.max": "4096", "/proc/self/cgroup": "0::/a/b"}, 4096, id="nested"
+            {"/sys/fs/cgroup/memory.max": "67108864", "/proc/self/cgroup": "0::/"},
+            64 * MB,
+            id="version 2, in a container",
         ),
         pytest.param(
-            {"/sys/fs/cgroup/a/memory.max": "4096", "/sys/fs/cgroup/a/b/memory.max": "max", "/proc/self/cgroup": "0::/a/b"}, 4096, id="above"
+            {
+                "/sys/fs/cgroup/a/memory.max": "max",
+                "/sys/fs/cgroup/a/b/memory.max": "4096",
+                "/proc/self/cgroup": "0::/a/b",
+            },
+            4096,
+            id="nested",
         ),
         pytest.param(
-            {"/sys/fs/cgroup/memory/memory.limit_in_bytes": "8192", "/proc/self/cgroup": "2:cpu:/\n4:cpuset,memory:/docker/1\n0::/"},
+            {
+                "/sys/fs/cgroup/a/memory.max": "4096",
+                "/sys/fs/cgroup/a/b/memory.max": "max",
+                "/proc/self/cgroup": "0::/a/b",
+            },
+            4096,
+            id="above",
+        ),
+        pytest.param(
+            {
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes": "8192",
+                "/proc/self/cgroup": "2:cpu:/\n4:cpuset,memory:/docker/1\n0::/",
+            },
             8192,
             id="version 1, in a container",
         ),
@@ -74,7 +93,10 @@ def length(event, context):
     return str(len(event.environ["wsgi.input"].read()))
 
 
-@pytest.mark.parametrize("framed", [lambda data: post(len(data)) + data, lambda data: post(0, b"Transfer-Encoding: chunked\r\n") + in_chunks(data)])
+@pytest.mark.parametrize(
+    "framed",
+    [lambda data: post(len(data)) + data, lambda data: post(0, b"Transfer-Encoding: chunked\r\n") + in_chunks(data)],
+)
 def test_body_that_does_not_fit_beside_the_others_is_a_503(log, framed):
     entered, opened = threading.Semaphore(0), threading.Event()
 
@@ -103,7 +125,9 @@ def test_body_that_could_never_fit_is_a_413():
         assert ask(server, post(MB) + b"x" * MB).status == 200
 
 
-@pytest.mark.parametrize("close", [lambda sock: sock.close(), lambda sock: sock.sendall(b"x" * 100_000)], ids=["gone", "complete"])
+@pytest.mark.parametrize(
+    "close", [lambda sock: sock.close(), lambda sock: sock.sendall(b"x" * 100_000)], ids=["gone", "complete"]
+)
 def test_what_a_body_held_is_free_again(close):
     with serving(length, body_memory="1MB") as server, contextlib.closing(server.connect()) as sock:
         sock.sendall(post(600_000) + b"x" * 500_000)
@@ -174,7 +198,9 @@ def test_json_that_does_not_fit_beside_others_is_a_503():
         opened.set()
 
 
-@pytest.mark.parametrize("text", ['{"a":0}', '{"a":[1.5,2.5,"xyz"]}', "[]", "[[]]", "{}", '"abc"', "12345", '{"a":{"b":{"c":null}}}'])
+@pytest.mark.parametrize(
+    "text", ['{"a":0}', '{"a":[1.5,2.5,"xyz"]}', "[]", "[[]]", "{}", '"abc"', "12345", '{"a":{"b":{"c":null}}}']
+)
 def test_estimate_of_parsed_json_is_no_less_than_what_it_takes(text):
     body = f"[{','.join([text] * 20_000)}]".encode()
     decoded = body.decode()
@@ -212,7 +238,11 @@ def test_body_is_held_once(program):
     before = resident(program.popen.pid)
     for chunked in (False, True):
         body = b"x" * SIZE
-        raw = post(0, b"Transfer-Encoding: chunked\r\n", b"/unread") + in_chunks(body) if chunked else post(SIZE, b"", b"/unread") + body
+        raw = (
+            post(0, b"Transfer-Encoding: chunked\r\n", b"/unread") + in_chunks(body)
+            if chunked
+            else post(SIZE, b"", b"/unread") + body
+        )
         with socket.create_connection(("127.0.0.1", program.port), timeout=DEADLINE) as sock:
             sock.sendall(raw)
             sock.shutdown(socket.SHUT_WR)
@@ -233,7 +263,10 @@ def test_text_and_stream_of_a_body_make_one_copy_at_most():
 def test_large_answer_is_not_copied_for_each_reader(program):
     before = resident(program.popen.pid)
     with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.create_connection(("127.0.0.1", program.port), timeout=DEADLINE)) for _ in range(20)]
+        socks = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", program.port), timeout=DEADLINE))
+            for _ in range(20)
+        ]
         for sock in socks:
             sock.sendall(b"GET /large HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         for sock in socks:

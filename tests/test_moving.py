@@ -15,7 +15,18 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import FUNCTIONS, ROOT, block_examples, call, check_block, load_block, python_blocks, read_answer, serving, table_rows
+from conftest import (
+    FUNCTIONS,
+    ROOT,
+    block_examples,
+    call,
+    check_block,
+    load_block,
+    python_blocks,
+    read_answer,
+    serving,
+    table_rows,
+)
 from test_examples import FORM, HTML, JSON, Example, check, environ_of, load, raw_request
 
 from watchdog_app import HTTPError
@@ -29,7 +40,9 @@ BINARY = "application/octet-stream"
 # ---- the blocks ----
 
 
-@pytest.mark.parametrize(("block", "line"), [pytest.param(*example, id=example[1]) for example in block_examples(BLOCKS)])
+@pytest.mark.parametrize(
+    ("block", "line"), [pytest.param(*example, id=example[1]) for example in block_examples(BLOCKS)]
+)
 def test_block_answers_as_it_says(block, line, monkeypatch):
     check_block(block, line, monkeypatch)
 
@@ -43,7 +56,10 @@ def test_every_block_says_what_it_answers_or_is_imported_by_one_that_does():
 
 
 def test_page_links_to_what_is_there():
-    anchors = {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)}
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-")
+        for head in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    }
     links = re.findall(r"\]\(((?!http)[^)]+)\)", TEXT)
     assert links
     for link in links:
@@ -97,7 +113,15 @@ def text_or_none(event, context):
 
 def query_of(event, context):
     query = event.query
-    return [query["n"], "n" in query, query.get("n", 0, int), query.get("m", 7, int), query.getlist("n"), query.to_dict(), list(query.items())]
+    return [
+        query["n"],
+        "n" in query,
+        query.get("n", 0, int),
+        query.get("m", 7, int),
+        query.getlist("n"),
+        query.to_dict(),
+        list(query.items()),
+    ]
 
 
 ANSWER_OF_QUERY = '["1",true,1,7,["1","2"],{"n":"1"},[["n","1"]]]'
@@ -107,10 +131,20 @@ COOKIE = {"HTTP_COOKIE": "name=Ada"}
 ERROR = re.compile(r"Internal Server Error\ncall id: [0-9a-f]{32}\n")
 
 HTTP = [
-    Row("`event.body` is `bytes`", lambda event, context: str(isinstance(event.body, bytes)) + str(event.body), "Truehello", sent=b"hello"),
+    Row(
+        "`event.body` is `bytes`",
+        lambda event, context: str(isinstance(event.body, bytes)) + str(event.body),
+        "Truehello",
+        sent=b"hello",
+    ),
     Row("`event.query` is Werkzeug's", query_of, ANSWER_OF_QUERY, target="/?n=1&n=2"),
     Row("`event.query` is Werkzeug's", lambda event, context: [hasattr(event.query, "lists")], "[false]"),
-    Row("`event.headers` finds", lambda event, context: [event.headers[name] for name in ("x-a", "X-A")], '["1","1"]', environ={"HTTP_X_A": "1"}),
+    Row(
+        "`event.headers` finds",
+        lambda event, context: [event.headers[name] for name in ("x-a", "X-A")],
+        '["1","1"]',
+        environ={"HTTP_X_A": "1"},
+    ),
     Row('`event.query["name"]`', lambda event, context: event.query["name"], "missing query parameter 'name'\n", 400),
     Row('`event.headers["Name"]`', lambda event, context: event.headers["Name"], "missing header 'Name'\n", 400),
     Row('`"body"` is a dict', body({"b": "ü", "a": 1}), '{"b":"ü","a":1}', headers={"Content-Type": JSON}),
@@ -132,7 +166,12 @@ HTTP = [
 FLASK = [
     Row("`req` is the body as text", lambda event, context: event.text, "ü", sent="ü".encode()),
     Row("`req` is the body as text", lambda event, context: event.text, "ü", sent=b"\xfc", environ=LATIN),
-    Row("`RAW_BODY=True`", lambda event, context: [isinstance(event.body, bytes), str(bytes(event.body))], "[true,\"b'hello'\"]", sent=b"hello"),
+    Row(
+        "`RAW_BODY=True`",
+        lambda event, context: [isinstance(event.body, bytes), str(bytes(event.body))],
+        "[true,\"b'hello'\"]",
+        sent=b"hello",
+    ),
     Row('`return "text"`', returns(("text", 201, {"Name": "value"})), "text", 201, {"Name": "value"}),
     Row('`return "text"`', returns({"a": 1}), '{"a":1}'),
     Row('`return "text"`', returns([1]), "[1]"),
@@ -142,17 +181,49 @@ FLASK = [
     Row("GET, HEAD and POST", lambda event, context: event.method, "OPTIONS", method="OPTIONS"),
 ]
 FRAMEWORK = [
-    Row("`request.method`", lambda event, context: [event.method, event.path], '["PUT","/a/b"]', method="PUT", target="/a/b"),
+    Row(
+        "`request.method`",
+        lambda event, context: [event.method, event.path],
+        '["PUT","/a/b"]',
+        method="PUT",
+        target="/a/b",
+    ),
     Row("`request.args.get", query_of, ANSWER_OF_QUERY, target="/?n=1&n=2"),
     Row(
-        "`request.headers.get", lambda event, context: [event.headers.get("Cookie"), event.cookies.get("name")], '["name=Ada","Ada"]', environ=COOKIE
+        "`request.headers.get",
+        lambda event, context: [event.headers.get("Cookie"), event.cookies.get("name")],
+        '["name=Ada","Ada"]',
+        environ=COOKIE,
     ),
     Row("`request.get_data()`", lambda event, context: [event.text, event.body == b"x"], '["x",true]', sent=b"x"),
-    Row("`request.get_json()`", lambda event, context: event.json(), "[1]", sent=b"[1]", environ={"CONTENT_TYPE": "text/plain"}),
-    Row("`request.get_json()`", lambda event, context: event.json(), re.compile("the body is not valid JSON.*\n"), 400, sent=b"x"),
+    Row(
+        "`request.get_json()`",
+        lambda event, context: event.json(),
+        "[1]",
+        sent=b"[1]",
+        environ={"CONTENT_TYPE": "text/plain"},
+    ),
+    Row(
+        "`request.get_json()`",
+        lambda event, context: event.json(),
+        re.compile("the body is not valid JSON.*\n"),
+        400,
+        sent=b"x",
+    ),
     Row("`request.get_json(silent=True)`", text_or_none, "[null]", sent=b"x"),
-    Row("`request.form", lambda event, context: event.form()["name"], "Ada", sent=b"name=Ada", environ={"CONTENT_TYPE": FORM}),
-    Row("`request.stream`", lambda event, context: event.stream.read(2) + event.stream.readline(), "ab\n", sent=b"ab\ncd"),
+    Row(
+        "`request.form",
+        lambda event, context: event.form()["name"],
+        "Ada",
+        sent=b"name=Ada",
+        environ={"CONTENT_TYPE": FORM},
+    ),
+    Row(
+        "`request.stream`",
+        lambda event, context: event.stream.read(2) + event.stream.readline(),
+        "ab\n",
+        sent=b"ab\ncd",
+    ),
     Row("returns a `str`", returns("text"), "text", headers={"Content-Type": HTML}),
     Row("returns a `str`", returns(["x"]), '["x"]', headers={"Content-Type": JSON}),
     Row("returns a `str`", returns({"x": 1}), '{"x":1}', headers={"Content-Type": JSON}),
@@ -167,19 +238,53 @@ LAMBDA = [
     Row('`event["body"]`', lambda event, context: [event.text, len(event.body)], '["ü",2]', sent="ü".encode()),
     Row('`event["body"]`', lambda event, context: [event.text, len(event.body)], '["",0]'),
     Row('`json.loads(event["body"])`', lambda event, context: event.json(), '{"a":1}', sent=b'{"a":1}'),
-    Row('`json.loads(event["body"])`', lambda event, context: event.json(), re.compile("the body is not valid JSON.*\n"), 400),
-    Row('`event["queryStringParameters"]', lambda event, context: event.query["name"], "Ada", target="/?name=Ada"),
-    Row('`event["queryStringParameters"]', lambda event, context: event.query["name"], "missing query parameter 'name'\n", 400),
-    Row("several values", lambda event, context: [event.query.getlist("n"), event.query["n"]], '[["1","2"],"1"]', target="/?n=1&n=2"),
     Row(
-        '`event["headers"]', lambda event, context: event.headers["Content-Type"] + event.headers["content-type"], "xx", environ={"CONTENT_TYPE": "x"}
+        '`json.loads(event["body"])`',
+        lambda event, context: event.json(),
+        re.compile("the body is not valid JSON.*\n"),
+        400,
+    ),
+    Row('`event["queryStringParameters"]', lambda event, context: event.query["name"], "Ada", target="/?name=Ada"),
+    Row(
+        '`event["queryStringParameters"]',
+        lambda event, context: event.query["name"],
+        "missing query parameter 'name'\n",
+        400,
+    ),
+    Row(
+        "several values",
+        lambda event, context: [event.query.getlist("n"), event.query["n"]],
+        '[["1","2"],"1"]',
+        target="/?n=1&n=2",
+    ),
+    Row(
+        '`event["headers"]',
+        lambda event, context: event.headers["Content-Type"] + event.headers["content-type"],
+        "xx",
+        environ={"CONTENT_TYPE": "x"},
     ),
     Row('`event["requestContext"]["http"]', lambda event, context: event.method, "DELETE", method="DELETE"),
-    Row('`event["rawPath"]`', lambda event, context: [event.raw_path, event.raw_query], '["/a%2Fb","c=%41"]', target="/a%2Fb?c=%41"),
+    Row(
+        '`event["rawPath"]`',
+        lambda event, context: [event.raw_path, event.raw_query],
+        '["/a%2Fb","c=%41"]',
+        target="/a%2Fb?c=%41",
+    ),
     Row('`event["rawPath"]`', lambda event, context: event.path, "/a/b", target="/a/b"),
     Row('`event["cookies"]`', lambda event, context: event.cookies["name"], "Ada", environ=COOKIE),
-    Row('`{"statusCode": 200', returns({"statusCode": 202, "headers": {"Name": "value"}, "body": "text"}), "text", 202, {"Name": "value"}),
-    Row('`{"statusCode": 200', returns({"statusCode": 200, "headers": {}, "body": "text"}), "text", headers={"Content-Type": HTML}),
+    Row(
+        '`{"statusCode": 200',
+        returns({"statusCode": 202, "headers": {"Name": "value"}, "body": "text"}),
+        "text",
+        202,
+        {"Name": "value"},
+    ),
+    Row(
+        '`{"statusCode": 200',
+        returns({"statusCode": 200, "headers": {}, "body": "text"}),
+        "text",
+        headers={"Content-Type": HTML},
+    ),
     Row('`"body": json.dumps', body(json.dumps({"a": 1})), '{"a": 1}'),
     Row('`"body": json.dumps', body({"a": 1}), '{"a":1}', headers={"Content-Type": JSON}),
     Row("a dict or a list", returns({"a": 1}), '{"a":1}', headers={"Content-Type": JSON}),
@@ -190,7 +295,12 @@ LAMBDA = [
     Row("`context.get_remaining", lambda event, context: [context.remaining()], "[null]"),
     Row("`context.function_name`", lambda event, context: [context.function_name], "[null]"),
 ]
-SECTIONS = {"From python3-http": HTTP, "From python3-flask": FLASK, "From functions-framework": FRAMEWORK, "From AWS Lambda": LAMBDA}
+SECTIONS = {
+    "From python3-http": HTTP,
+    "From python3-flask": FLASK,
+    "From functions-framework": FRAMEWORK,
+    "From AWS Lambda": LAMBDA,
+}
 # Rows that have a test of their own below, or stand for what this file does not test: other settings, what is not there, what the image does
 APART = {
     "From python3-http": (
@@ -224,7 +334,9 @@ APART = {
 }
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=f"{section}: {row.there}") for section, rows in SECTIONS.items() for row in rows])
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=f"{section}: {row.there}") for section, rows in SECTIONS.items() for row in rows]
+)
 def test_row_is_so(row, log):
     answer = call(row.function, row.method, row.target, row.sent, **row.environ)
     assert answer.status == row.status
@@ -272,7 +384,11 @@ def test_time_and_name_of_a_call():
 
     seen = []
     env = {"OPENFAAS_NAME": "greet"}
-    call(lambda event, context: seen.append((context.remaining(), context.function_name)), settings=Settings(exec_timeout="30s"), env=env)
+    call(
+        lambda event, context: seen.append((context.remaining(), context.function_name)),
+        settings=Settings(exec_timeout="30s"),
+        env=env,
+    )
     assert 0 < seen[0][0] <= 30
     assert seen[0][1] == "greet"
 
@@ -304,7 +420,12 @@ ATTRIBUTES = {"HTTP_CE_ID": "1", "HTTP_CE_TYPE": "t", "HTTP_CE_SOURCE": "s", "HT
 @pytest.mark.parametrize(
     ("sent", "environ", "printed"),
     [
-        pytest.param(b'{"specversion":"1.0","type":"t","source":"s","id":"1","data":{"a":1}}', STRUCTURED, "1 {'a': 1}\n", id="structured"),
+        pytest.param(
+            b'{"specversion":"1.0","type":"t","source":"s","id":"1","data":{"a":1}}',
+            STRUCTURED,
+            "1 {'a': 1}\n",
+            id="structured",
+        ),
         pytest.param(b'{"a":1}', {**ATTRIBUTES, "CONTENT_TYPE": "application/json"}, "1 {'a': 1}\n", id="binary, JSON"),
         pytest.param(b"text", {**ATTRIBUTES, "CONTENT_TYPE": "text/plain"}, "1 text\n", id="binary, text"),
     ],
@@ -335,7 +456,15 @@ def adapted(handler, monkeypatch):
 def test_lambda_event(monkeypatch):
     seen = []
     handle = adapted(lambda event, context: seen.append(event), monkeypatch)
-    call(handle, "POST", "/a%2Fb?n=1&n=2&m=", "ü".encode(), CONTENT_TYPE="text/plain", HTTP_COOKIE="a=1; b=2", PATH_INFO="/a/b")
+    call(
+        handle,
+        "POST",
+        "/a%2Fb?n=1&n=2&m=",
+        "ü".encode(),
+        CONTENT_TYPE="text/plain",
+        HTTP_COOKIE="a=1; b=2",
+        PATH_INFO="/a/b",
+    )
     (event,) = seen
     assert {"content-type": "text/plain", "cookie": "a=1; b=2"}.items() <= event.pop("headers").items()
     assert event == {
@@ -365,7 +494,11 @@ def test_lambda_context(monkeypatch):
     call(handle, HTTP_X_CALL_ID="7", env={"OPENFAAS_NAME": "greet"})
     call(handle, settings=Settings(exec_timeout="30s"))
     call(handle, settings=Settings(exec_timeout="1ms"), HTTP_X_TIMEOUT="1ns")
-    assert (seen[0].aws_request_id, seen[0].function_name, seen[0].get_remaining_time_in_millis()) == ("7", "greet", 900_000)
+    assert (seen[0].aws_request_id, seen[0].function_name, seen[0].get_remaining_time_in_millis()) == (
+        "7",
+        "greet",
+        900_000,
+    )
     assert 0 < seen[1].get_remaining_time_in_millis() <= 30_000
     assert seen[2].get_remaining_time_in_millis() == 0
 
@@ -373,8 +506,16 @@ def test_lambda_context(monkeypatch):
 @pytest.mark.parametrize(
     ("result", "status", "headers", "content"),
     [
-        pytest.param({"statusCode": 202, "headers": {"Name": "value"}, "body": "x"}, 202, {"Name": "value"}, b"x", id="text"),
-        pytest.param({"statusCode": 200, "body": "/wA=", "isBase64Encoded": True}, 200, {"Content-Type": BINARY}, b"\xff\x00", id="base64"),
+        pytest.param(
+            {"statusCode": 202, "headers": {"Name": "value"}, "body": "x"}, 202, {"Name": "value"}, b"x", id="text"
+        ),
+        pytest.param(
+            {"statusCode": 200, "body": "/wA=", "isBase64Encoded": True},
+            200,
+            {"Content-Type": BINARY},
+            b"\xff\x00",
+            id="base64",
+        ),
         pytest.param({"statusCode": 200, "cookies": ["a=1"]}, 200, {"Set-Cookie": "a=1"}, b"", id="cookies, no body"),
         pytest.param({"statusCode": 204}, 204, {"Set-Cookie": None}, b"", id="status alone"),
         pytest.param({"message": "hi"}, 200, {"Content-Type": JSON}, b'{"message":"hi"}', id="no status"),
@@ -392,19 +533,51 @@ def test_lambda_result(result, status, headers, content, monkeypatch):
 
 DOCUMENTED = {
     "path": Example("request_path_docs.py", "GET", "/hello", {}, b"", 200, {"Content-Type": HTML}, b"Hello, World!"),
-    "another path": Example("request_path_docs.py", "GET", "/other", {}, b"", 404, {"Content-Type": HTML}, b"Not Found"),
-    "header": Example(
-        "request_headers_get_docs.py", "POST", "/", {"Content-Type": FORM}, b"x", 200, {}, b'{"content-type-received":"%b"}' % FORM.encode()
+    "another path": Example(
+        "request_path_docs.py", "GET", "/other", {}, b"", 404, {"Content-Type": HTML}, b"Not Found"
     ),
-    "no such header": Example("request_headers_get_docs.py", "GET", "/", {}, b"", 200, {"Content-Type": JSON}, b'{"content-type-received":null}'),
-    "Content-Type": Example("json_content_type_docs.py", "GET", "/", {}, b"", 200, {"Content-Type": JSON}, b'{"message":"Hello from OpenFaaS!"}'),
-    "static file, another path": Example("static_files_docs.py", "GET", "/", {}, b"", 200, {"Content-Type": HTML}, b"Hello from OpenFaaS!"),
+    "header": Example(
+        "request_headers_get_docs.py",
+        "POST",
+        "/",
+        {"Content-Type": FORM},
+        b"x",
+        200,
+        {},
+        b'{"content-type-received":"%b"}' % FORM.encode(),
+    ),
+    "no such header": Example(
+        "request_headers_get_docs.py",
+        "GET",
+        "/",
+        {},
+        b"",
+        200,
+        {"Content-Type": JSON},
+        b'{"content-type-received":null}',
+    ),
+    "Content-Type": Example(
+        "json_content_type_docs.py",
+        "GET",
+        "/",
+        {},
+        b"",
+        200,
+        {"Content-Type": JSON},
+        b'{"message":"Hello from OpenFaaS!"}',
+    ),
+    "static file, another path": Example(
+        "static_files_docs.py", "GET", "/", {}, b"", 200, {"Content-Type": HTML}, b"Hello from OpenFaaS!"
+    ),
 }
 
 
 @pytest.mark.parametrize("example", [pytest.param(example, id=name) for name, example in DOCUMENTED.items()])
 def test_documented_example(example):
-    check(call(load(example.function), example.method, example.target, example.body, **environ_of(example.headers)), example)
+    check(
+        call(load(example.function), example.method, example.target, example.body, **environ_of(example.headers)),
+        example,
+    )
     with serving(load(example.function)) as server:
         answer, rest = read_answer(server.talk(raw_request(example)), example.method)
     assert rest == b""
@@ -446,7 +619,9 @@ def test_documented_authentication(headers, status, text, tmp_path):
 
 def test_documented_static_file(tmp_path):
     (tmp_path / "data.json").write_text('{"a": 1}')
-    answer = call(load_with("static_files_docs.py", tmp_path, os=os, json=json), target="/static")  # the example leaves out its imports
+    answer = call(
+        load_with("static_files_docs.py", tmp_path, os=os, json=json), target="/static"
+    )  # the example leaves out its imports
     assert (answer.status, answer.header("Content-Type"), answer.text) == (200, JSON, '{"a": 1}')
 
 

@@ -36,7 +36,10 @@ def busy(threads=2, queued=1, raw=GET % b"/held", stream_request=False, ready=No
     held.stream_request = stream_request
     function = watchdog_app.Function(held.handle, stream_request=stream_request, ready=ready)
     application = watchdog_app.Application(function, watchdog_app.Settings(**settings), {})
-    with serving_application(application, clock, threads=str(threads), **settings) as served, contextlib.ExitStack() as stack:
+    with (
+        serving_application(application, clock, threads=str(threads), **settings) as served,
+        contextlib.ExitStack() as stack,
+    ):
         stack.callback(held.gate.set)
         socks = [stack.enter_context(served.connect()) for _ in range(threads + queued)]
         for count, sock in enumerate(socks, 1):
@@ -69,14 +72,19 @@ def test_health_and_readiness_are_answered_while_all_threads_are_busy(target):
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("target", OWN)
 def test_health_and_readiness_are_answered_while_slow_uploads_hold_all_threads(target, method):
-    with busy(raw=UPLOAD % b"/slow", stream_request=True, ready=lambda: True) as (held, served, _), served.connect() as sock:
+    with (
+        busy(raw=UPLOAD % b"/slow", stream_request=True, ready=lambda: True) as (held, served, _),
+        served.connect() as sock,
+    ):
         sock.sendall((GET if method == "GET" else UPLOAD) % target.encode())
         answer = read_answer(sock.recv(1000))[0]
         assert (answer.status, answer.body, answer.closes) == (200, b"OK\n", method == "POST")
         assert held.runs == ["/slow"] * 2
 
 
-@pytest.mark.parametrize("target", ["/_/health/", "//_/health", "/_/healthy", "/_/", "/_/health%20", "/x/_/health", "/?x=/_/health"])
+@pytest.mark.parametrize(
+    "target", ["/_/health/", "//_/health", "/_/healthy", "/_/", "/_/health%20", "/x/_/health", "/?x=/_/health"]
+)
 def test_what_looks_like_a_path_of_the_runtime_is_the_functions(target):
     application = watchdog_app.Application(lambda event, context: "the function's", watchdog_app.Settings(), {})
     assert not application.answers_at_once(target)
@@ -188,7 +196,9 @@ def wait_in_queue(served, raw):
     return sock
 
 
-@pytest.mark.parametrize(("raw", "stream_request"), [(GET % b"/gone", False), (UPLOAD % b"/gone", True)], ids=["complete", "arriving"])
+@pytest.mark.parametrize(
+    ("raw", "stream_request"), [(GET % b"/gone", False), (UPLOAD % b"/gone", True)], ids=["complete", "arriving"]
+)
 def test_calls_of_callers_that_have_gone_are_not_run(raw, stream_request, log):
     with busy(threads=1, queued=0) as (held, served, _):
         served.server.streams = stream_request
@@ -228,7 +238,10 @@ def test_caller_that_has_ended_its_side_is_answered_and_its_call_is_not_run_late
 )
 def test_call_whose_time_is_over_before_it_starts_is_not_run(exec_timeout, fields, waited, status, log):
     clock, raw = Clock(), b"GET /late HTTP/1.1\r\nHost: test\r\n%b\r\n" % fields
-    with busy(threads=1, queued=0, clock=clock, exec_timeout=exec_timeout) as (held, served, _), contextlib.ExitStack() as stack:
+    with (
+        busy(threads=1, queued=0, clock=clock, exec_timeout=exec_timeout) as (held, served, _),
+        contextlib.ExitStack() as stack,
+    ):
         late = [stack.enter_context(wait_in_queue(served, raw)) for _ in range(2)]
         clock.ahead += waited
         held.gate.set()

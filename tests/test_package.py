@@ -32,7 +32,9 @@ watchdog_app.run()
 
 def run(*command, cwd, **env):
     """Run a command to its end; return what it printed, and fail unless its status is 0."""
-    done = subprocess.run([*map(str, command)], cwd=cwd, env=clean_env(**env), capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=clean_env(**env), capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -73,8 +75,13 @@ def test_wheel_holds_the_module_its_types_and_nothing_else(built):
     about = f"watchdog_app-{VERSION}.dist-info/"
     with ZipFile(built / f"watchdog_app-{VERSION}-py3-none-any.whl") as wheel:
         files = {name: wheel.read(name) for name in wheel.namelist()}
-    assert {name for name in files if not name.startswith(about)} == {"watchdog_app.py", "watchdog_app-stubs/__init__.pyi"}
-    assert files["watchdog_app.py"] == files["watchdog_app-stubs/__init__.pyi"] == (ROOT / "watchdog_app.py").read_bytes()
+    assert {name for name in files if not name.startswith(about)} == {
+        "watchdog_app.py",
+        "watchdog_app-stubs/__init__.pyi",
+    }
+    assert (
+        files["watchdog_app.py"] == files["watchdog_app-stubs/__init__.pyi"] == (ROOT / "watchdog_app.py").read_bytes()
+    )
     assert b"\nRequires-Dist:" not in files[about + "METADATA"]
     assert files[about + "licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
 
@@ -83,7 +90,14 @@ def test_sdist_holds_what_the_wheel_is_made_of_and_no_tests(built):
     with tarfile.open(built / f"watchdog_app-{VERSION}.tar.gz") as sdist:
         files = {member.name.partition("/")[2] for member in sdist if member.isfile()}
     made = {name for name in files if name.startswith("watchdog_app.egg-info/")} | {"PKG-INFO", "setup.cfg"}
-    assert files - made == {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "stubs/__init__.pyi", "watchdog_app.py"}
+    assert files - made == {
+        "LICENSE",
+        "MANIFEST.in",
+        "README.md",
+        "pyproject.toml",
+        "stubs/__init__.pyi",
+        "watchdog_app.py",
+    }
 
 
 def test_command_says_its_version(installed, tmp_path):
@@ -94,7 +108,10 @@ def test_command_serves_a_function_and_ends_by_sigterm_with_status_0(installed, 
     with run_program([installed / "watchdog-app", TYPED], cwd=tmp_path) as program:
         wait_for(program.answers, "the first answer")
         assert get(program, "/?page=2") == (200, b'{"said":"","page":2}')
-        assert get(program, "/other") == (404, b'{"error":"no such path"}')  # the function's HTTPError is the one that the server knows
+        assert get(program, "/other") == (
+            404,
+            b'{"error":"no such path"}',
+        )  # the function's HTTPError is the one that the server knows
         program.popen.send_signal(signal.SIGTERM)
         status, log = program.end()
     assert status == 0

@@ -9,7 +9,18 @@ import threading
 from importlib.util import find_spec
 
 import pytest
-from conftest import DEADLINE, ROOT, Process, clean_env, connect_and_get, free_port, process, read_all, read_answer, wait_for
+from conftest import (
+    DEADLINE,
+    ROOT,
+    Process,
+    clean_env,
+    connect_and_get,
+    free_port,
+    process,
+    read_all,
+    read_answer,
+    wait_for,
+)
 from test_watchdog import behind
 
 BY_HAND = """
@@ -64,7 +75,9 @@ GET = b"GET /%s HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
 def kinds(*names):
     """Return these kinds of patching as parameters; one whose package is not there is skipped."""
     missing = {name: name != "by hand" and not find_spec(name) for name in names}
-    return [pytest.param(name, marks=pytest.mark.skipif(missing[name], reason=f"{name} is not installed")) for name in names]
+    return [
+        pytest.param(name, marks=pytest.mark.skipif(missing[name], reason=f"{name} is not installed")) for name in names
+    ]
 
 
 ALL = pytest.mark.parametrize("kind", kinds(*PATCHES))

@@ -65,7 +65,11 @@ def layout(kind, folder):
     if kind == "command":
         (folder / "watchdog-app").write_text(COMMAND)
         return [sys.executable, "watchdog-app", "handler"]
-    return [sys.executable, *(["-m", "watchdog_app"] if kind == "module" else [str(ROOT / "watchdog_app.py")]), "handler"]
+    return [
+        sys.executable,
+        *(["-m", "watchdog_app"] if kind == "module" else [str(ROOT / "watchdog_app.py")]),
+        "handler",
+    ]
 
 
 @contextlib.contextmanager

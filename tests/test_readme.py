@@ -58,7 +58,9 @@ def names(cell):
     return re.findall(r"`([a-z_]+)(?:\(\))?`", cell)
 
 
-@pytest.mark.parametrize(("block", "line"), [pytest.param(*example, id=example[1]) for example in block_examples(BLOCKS)])
+@pytest.mark.parametrize(
+    ("block", "line"), [pytest.param(*example, id=example[1]) for example in block_examples(BLOCKS)]
+)
 def test_example_answers_as_it_says(block, line, monkeypatch):
     check_block(block, line, monkeypatch)
 
@@ -90,16 +92,24 @@ def test_build_arguments_and_their_defaults_are_those_of_the_dockerfile():
 
 
 def test_hooks_are_those_of_the_code():
-    documented = {name: bool(argument) for row in table("hooks") for name, argument in re.findall(r"^`(\w+)\((\w*)\)`", row[0])}
+    documented = {
+        name: bool(argument) for row in table("hooks") for name, argument in re.findall(r"^`(\w+)\((\w*)\)`", row[0])
+    }
     parameters = set(inspect.signature(watchdog_app.Function).parameters) - {"handle", "stream_request"}
     assert documented.keys() == parameters
     seen = []
     hooks = {name: lambda *arguments, name=name: seen.append((name, len(arguments))) for name in parameters}
-    application = watchdog_app.Application(watchdog_app.Function(lambda event, context: None, **hooks), watchdog_app.Settings(), {})
+    application = watchdog_app.Application(
+        watchdog_app.Function(lambda event, context: None, **hooks), watchdog_app.Settings(), {}
+    )
     application.startup()
     application({"REQUEST_METHOD": "GET", "PATH_INFO": "/_/ready"}, lambda status, headers: None)
     application.shutdown()
-    assert seen == [("startup", documented["startup"]), ("ready", documented["ready"]), ("shutdown", documented["shutdown"])]
+    assert seen == [
+        ("startup", documented["startup"]),
+        ("ready", documented["ready"]),
+        ("shutdown", documented["shutdown"]),
+    ]
 
 
 def test_event_has_what_the_table_names():
@@ -132,7 +142,13 @@ def response(environ, start_response):
     return [b"x"]
 
 
-HTML, BINARY, JSON, LINES, OWN = "text/html; charset=utf-8", "application/octet-stream", "application/json", "application/x-ndjson", "text/x-own"
+HTML, BINARY, JSON, LINES, OWN = (
+    "text/html; charset=utf-8",
+    "application/octet-stream",
+    "application/json",
+    "application/x-ndjson",
+    "text/x-own",
+)
 # What the first column of the results' table names -> a result of that kind, made anew, and its status, Content-Type and body
 SAMPLES = {
     "statusCode": (lambda: {"statusCode": 201, "body": "x"}, 201, HTML, b"x"),
@@ -167,7 +183,11 @@ SAMPLES = {
     "WSGI response": (lambda: response, 202, OWN, b"x"),
 }
 NAMED = r"`([^`]+)`|(dataclass|open file|async generator|generator|iterator|WSGI response)"
-RESULTS = [pytest.param(row, code or word, id=code or word) for row in table("results") for code, word in re.findall(NAMED, row[0])]
+RESULTS = [
+    pytest.param(row, code or word, id=code or word)
+    for row in table("results")
+    for code, word in re.findall(NAMED, row[0])
+]
 
 
 def test_results_of_the_table_are_those_that_have_a_sample():
@@ -229,7 +249,9 @@ STARTS = {
 
 def fault_rows(samples):
     """Return each row of the faults' table that is in `samples`, with each of its samples."""
-    numbered = [(row, number, sample) for row in table("faults") for number, sample in enumerate(samples.get(row[0], []), 1)]
+    numbered = [
+        (row, number, sample) for row in table("faults") for number, sample in enumerate(samples.get(row[0], []), 1)
+    ]
     return [pytest.param(row, sample, id=f"{row[0]}, {number}") for row, number, sample in numbered]
 
 
@@ -264,7 +286,11 @@ def test_fault_at_the_start_ends_as_the_table_says(row, start, tmp_path):
 
 
 def test_picture_is_the_modules():
-    picture = [line for line in README.splitlines() if (line.startswith((" bytes ──►", " └───", "      ")) and "─" in line) or "▲" in line]
+    picture = [
+        line
+        for line in README.splitlines()
+        if (line.startswith((" bytes ──►", " └───", "      ")) and "─" in line) or "▲" in line
+    ]
     assert len(picture) == 3
     assert all(line in MODULE for line in picture)
 
@@ -280,7 +306,9 @@ def test_make_run_prints_what_it_says_and_the_call_answers(checkout):
     command, *expected = block("run")
     assert command == "$ make run"
     make = ["make", "run", f"PYTHON={sys.executable}"]
-    popen = subprocess.Popen(make, cwd=checkout, env=clean_env(), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    popen = subprocess.Popen(
+        make, cwd=checkout, env=clean_env(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         assert [popen.stderr.readline().rstrip("\n") for _ in expected] == expected
         call_command, *answer = block("call")
@@ -302,11 +330,20 @@ def test_new_function_passes_its_first_test_and_runs(checkout):
     venv.symlink_to(sys.prefix)
     (venv / "installed").touch()  # what the tests here run in has all that `make` would install
     subprocess.run(make.split(), cwd=checkout, check=True, capture_output=True, timeout=DEADLINE)
-    done = subprocess.run([sys.executable, *test.split()[1:]], cwd=checkout, env=clean_env(), capture_output=True, text=True, timeout=DEADLINE)
+    done = subprocess.run(
+        [sys.executable, *test.split()[1:]],
+        cwd=checkout,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
     assert "2 passed" in done.stdout
     assert run.endswith("-m watchdog_app greeting --reload")
     with run_program([sys.executable, *run.split()[1:]], checkout) as program:
-        wait_for(lambda: program.answers() and connect_and_get(program.port) == b'{"message":"Hello, World!"}', "an answer")
+        wait_for(
+            lambda: program.answers() and connect_and_get(program.port) == b'{"message":"Hello, World!"}', "an answer"
+        )
         program.popen.terminate()
         assert program.popen.wait(DEADLINE) == 0
     again = subprocess.run(make.split(), cwd=checkout, capture_output=True, text=True, timeout=DEADLINE)
@@ -321,7 +358,22 @@ def test_test_command_is_a_target_of_the_makefile():
 
 def test_make_without_a_target_names_each_command():
     done = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, timeout=DEADLINE)
-    for target in ("run", "new", "test", "coverage", "fuzz", "soak", "lint", "format", "check", "build", "image-test", "bench", "deploy", "clean"):
+    for target in (
+        "run",
+        "new",
+        "test",
+        "coverage",
+        "fuzz",
+        "soak",
+        "lint",
+        "format",
+        "check",
+        "build",
+        "image-test",
+        "bench",
+        "deploy",
+        "clean",
+    ):
         assert f"make {target}" in done.stdout
 
 
@@ -334,7 +386,9 @@ def test_sections_stand_in_order():
 
 def test_module_refers_only_to_the_standard_library():
     tree = ast.parse(MODULE)
-    imported = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
     imported |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported <= set(sys.stdlib_module_names)
 

@@ -331,7 +331,11 @@ def test_another_transfer_encoding_is_refused(service, field, status, slices):
 
 
 @pytest.mark.parametrize("slices", DELIVERIES)
-@pytest.mark.parametrize("coding", [b"ch unked", b"chunked;a=b", b'"chunked"', b"chunked,", b",chunked", b"chunked\xa0", b"\x85chunked"], ids=ascii)
+@pytest.mark.parametrize(
+    "coding",
+    [b"ch unked", b"chunked;a=b", b'"chunked"', b"chunked,", b",chunked", b"chunked\xa0", b"\x85chunked"],
+    ids=ascii,
+)
 def test_what_is_nearly_chunked_is_refused(service, coding, slices):
     raw = post(b"Transfer-Encoding: " + coding, b"0\r\n\r\n")
     answer = only_answer(service.talk(raw + GOOD, slices))
@@ -343,7 +347,9 @@ def test_what_is_nearly_chunked_is_refused(service, coding, slices):
 @pytest.mark.parametrize("slices", DELIVERIES)
 @pytest.mark.parametrize("coding", [b"chunked", b"gzip", b"identity", b""], ids=ascii)
 def test_a_transfer_encoding_on_1_0_is_refused(service, coding, slices):
-    check_refused(service, post(b"Transfer-Encoding: " + coding, b"5\r\nhello\r\n0\r\n\r\n", b"POST / HTTP/1.0"), 400, slices)
+    check_refused(
+        service, post(b"Transfer-Encoding: " + coding, b"5\r\nhello\r\n0\r\n\r\n", b"POST / HTTP/1.0"), 400, slices
+    )
 
 
 # -- chunks --
@@ -420,8 +426,14 @@ LARGE = [
     pytest.param(post(b"Content-Length: 1025"), 413, id="declared length above the limit"),
     pytest.param(post(b"Content-Length: 1025", b"x" * 1025), 413, id="body above the limit"),
     pytest.param(post(b"Content-Length: " + b"9" * 19), 413, id="the largest length"),
-    pytest.param(post(b"Content-Length: 1025", line=b"POST / HTTP/1.0"), 413, id="declared length above the limit on 1.0"),
-    pytest.param(post(b"Expect: 100-continue\r\nContent-Length: 1025"), 413, id="declared length above the limit with an expectation"),
+    pytest.param(
+        post(b"Content-Length: 1025", line=b"POST / HTTP/1.0"), 413, id="declared length above the limit on 1.0"
+    ),
+    pytest.param(
+        post(b"Expect: 100-continue\r\nContent-Length: 1025"),
+        413,
+        id="declared length above the limit with an expectation",
+    ),
 ]
 
 
@@ -518,7 +530,11 @@ def test_a_peer_that_waits_gets_a_100(service, framing, body):
     assert service.calls == [("POST", "/", b"hello"), ("GET", "/last", b"")]
 
 
-@pytest.mark.parametrize("twice", [b"Expect: 100-continue, 100-continue", b"Expect: 100-continue\r\nExpect: 100-continue"], ids=["list", "fields"])
+@pytest.mark.parametrize(
+    "twice",
+    [b"Expect: 100-continue, 100-continue", b"Expect: 100-continue\r\nExpect: 100-continue"],
+    ids=["list", "fields"],
+)
 def test_a_peer_that_says_twice_that_it_waits_gets_one_100(service, twice):
     with service.server.connect() as sock:
         assert continued(sock, post(twice + b"\r\nContent-Length: 5")) == b"HTTP/1.1 100 Continue\r\n\r\n"

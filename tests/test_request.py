@@ -7,7 +7,18 @@ from typing import NamedTuple
 import pytest
 
 import watchdog_app
-from watchdog_app import CHUNKED, MAX_BLANK_LINES, MAX_FIELDS, MAX_LINE, MAX_METHOD, HTTPError, RequestReader, body_framing, keep_alive, parse_head
+from watchdog_app import (
+    CHUNKED,
+    MAX_BLANK_LINES,
+    MAX_FIELDS,
+    MAX_LINE,
+    MAX_METHOD,
+    HTTPError,
+    RequestReader,
+    body_framing,
+    keep_alive,
+    parse_head,
+)
 
 HOST = b"Host: test\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -66,7 +77,9 @@ def test_an_asterisk_is_a_target_for_options():
     assert parse_head(head(line="OPTIONS * HTTP/1.1")).target == "*"
 
 
-@pytest.mark.parametrize(("version", "modern"), [("1.0", False), ("1.1", True), ("1.2", True), ("1.5", True), ("1.9", True)])
+@pytest.mark.parametrize(
+    ("version", "modern"), [("1.0", False), ("1.1", True), ("1.2", True), ("1.5", True), ("1.9", True)]
+)
 def test_a_minor_version_above_1_acts_as_1(version, modern):
     request = parse_head(head(line=f"GET / HTTP/{version}"))
     assert (request.modern, request.keep_alive) == (modern, modern)
@@ -96,7 +109,10 @@ def test_a_missing_host_is_refused_with_an_absolute_target_too():
 
 @pytest.mark.parametrize(
     ("target", "fields"),
-    [pytest.param("/", {}, id="origin form"), pytest.param("http://other/", {"HTTP_HOST": "other"}, id="absolute form")],
+    [
+        pytest.param("/", {}, id="origin form"),
+        pytest.param("http://other/", {"HTTP_HOST": "other"}, id="absolute form"),
+    ],
 )
 def test_http_1_0_needs_no_host(target, fields):
     assert parse_head(head(line=f"GET {target} HTTP/1.0", host="")).fields == fields
@@ -175,7 +191,9 @@ def test_repeated_fields_are_joined_and_kept_apart(lines, key, value, values):
     assert request.repeated == {key: values}
 
 
-@pytest.mark.parametrize("name", ["X_Call_Id", "x-call_id", "_", "Content_Length", "Transfer_Encoding", "Host_", "Proxy", "PROXY", "proxy"])
+@pytest.mark.parametrize(
+    "name", ["X_Call_Id", "x-call_id", "_", "Content_Length", "Transfer_Encoding", "Host_", "Proxy", "PROXY", "proxy"]
+)
 @pytest.mark.parametrize("times", [1, 2])
 def test_names_that_would_pass_for_others_are_dropped(name, times):
     request = parse_head(head(*[f"{name}: 5"] * times))
@@ -260,7 +278,9 @@ def test_whether_the_connection_is_kept(connection, old, modern):
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_close_wins_on_any_connection_line(version):
-    assert not parse_head(head("Connection: keep-alive", "CONNECTION: x, Close", line=f"GET / HTTP/{version}")).keep_alive
+    assert not parse_head(
+        head("Connection: keep-alive", "CONNECTION: x, Close", line=f"GET / HTTP/{version}")
+    ).keep_alive
 
 
 @pytest.mark.parametrize(
@@ -298,7 +318,11 @@ def test_close_wins_on_any_connection_line(version):
     ],
 )
 def test_how_long_the_body_is(coding, length, old, modern):
-    fields = {key: value for key, value in (("HTTP_TRANSFER_ENCODING", coding), ("CONTENT_LENGTH", length)) if value is not None}
+    fields = {
+        key: value
+        for key, value in (("HTTP_TRANSFER_ENCODING", coding), ("CONTENT_LENGTH", length))
+        if value is not None
+    }
     assert framing(False, fields) == old
     assert framing(True, fields) == modern
 
@@ -320,8 +344,12 @@ def framing(modern, fields):
         pytest.param("POST / HTTP/1.0", ["Expect: x"], False, None, id="other on 1.0"),
         pytest.param("POST / HTTP/1.1", ["Expect:"], False, None, id="empty"),
         pytest.param("POST / HTTP/1.1", ["Expect: ,"], False, None, id="empty list"),
-        pytest.param("POST / HTTP/1.1", ["Expect: 100-continue, 100-Continue"], True, None, id="continue twice in a list"),
-        pytest.param("POST / HTTP/1.1", ["Expect: 100-continue", "Expect: 100-continue"], True, None, id="continue in two fields"),
+        pytest.param(
+            "POST / HTTP/1.1", ["Expect: 100-continue, 100-Continue"], True, None, id="continue twice in a list"
+        ),
+        pytest.param(
+            "POST / HTTP/1.1", ["Expect: 100-continue", "Expect: 100-continue"], True, None, id="continue in two fields"
+        ),
         pytest.param("POST / HTTP/1.1", ["Expect:", "Expect: 100-continue\t,"], True, None, id="empty and continue"),
         pytest.param("POST / HTTP/1.1", ["Expect: x"], False, 417, id="other"),
         pytest.param("POST / HTTP/1.1", ["Expect:", "Expect: x"], False, 417, id="empty and other"),
@@ -358,7 +386,16 @@ def read(raw, length=0, max_head=256 << 10, max_body=1 << 20):
         while request:
             refusal = request.refusal and request.refusal.status
             requests.append(
-                Read(request.method, request.target, request.modern, request.fields, request.repeated, request.keep_alive, request.body, refusal)
+                Read(
+                    request.method,
+                    request.target,
+                    request.modern,
+                    request.fields,
+                    request.repeated,
+                    request.keep_alive,
+                    request.body,
+                    refusal,
+                )
             )
             if refusal and not request.keep_alive:
                 return requests, reader
@@ -418,13 +455,20 @@ def test_the_same_request_comes_out_wherever_it_is_split(raw, body):
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7])
 def test_pipelined_requests_come_out_in_order(length):
-    raw = b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\nPOST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n%02d" % (n, n, n) for n in range(20))
+    raw = b"".join(
+        b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\nPOST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n%02d" % (n, n, n)
+        for n in range(20)
+    )
     requests, _ = read(raw, length)
     assert [request.target for request in requests] == [f"/{n // 2}" for n in range(40)]
     assert [request.body for request in requests[1::2]] == [b"%02d" % n for n in range(20)]
 
 
-@pytest.mark.parametrize("raw", [b"GET / HTTP/1.1\r\n\r\n", b"\0", POST + b"Transfer-Encoding: chunked\r\n\r\nx\r\n"], ids=["head", "byte", "chunk"])
+@pytest.mark.parametrize(
+    "raw",
+    [b"GET / HTTP/1.1\r\n\r\n", b"\0", POST + b"Transfer-Encoding: chunked\r\n\r\nx\r\n"],
+    ids=["head", "byte", "chunk"],
+)
 def test_nothing_behind_a_refusal_is_parsed(raw):
     reader = RequestReader(1 << 18, 1 << 20)
     assert reader.receive(raw + GET).refusal.status == 400
@@ -471,7 +515,9 @@ def test_a_few_blank_lines_before_a_request_are_skipped(length):
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7])
-@pytest.mark.parametrize("blank", [b"\r\n" * (MAX_BLANK_LINES + 1), b"\n", b"\r", b"\r\n\n", b"\r\n\r", b"\n\r\n", b"\r\r\n"], ids=ascii)
+@pytest.mark.parametrize(
+    "blank", [b"\r\n" * (MAX_BLANK_LINES + 1), b"\n", b"\r", b"\r\n\n", b"\r\n\r", b"\n\r\n", b"\r\r\n"], ids=ascii
+)
 def test_too_many_or_wrong_blank_lines_are_refused(blank, length):
     assert statuses(blank + GET, length) == [400]
     assert statuses(GET + blank + GET, length) == [None, 400]
@@ -499,7 +545,9 @@ def test_too_many_blank_lines_are_refused_before_what_follows(length):
         pytest.param(POST + b"Content-Length: 5\r\n\r\n", "body", id="a head"),
         pytest.param(POST + b"Content-Length: 5\r\n\r\nhell", "body", id="most of a body"),
         pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n", "body", id="a chunked head"),
-        pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", "body", id="no end of the trailers"),
+        pytest.param(
+            POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", "body", id="no end of the trailers"
+        ),
         pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "", id="a chunked request"),
     ],
 )
@@ -574,7 +622,9 @@ def line_of(length):
 
 
 @pytest.mark.parametrize("length", [0, 1000, 4096, 65536])
-@pytest.mark.parametrize(("size", "status"), [(MAX_LINE, None), (MAX_LINE + 1, 414), (MAX_LINE + 2, 414), (3 * MAX_LINE, 414)])
+@pytest.mark.parametrize(
+    ("size", "status"), [(MAX_LINE, None), (MAX_LINE + 1, 414), (MAX_LINE + 2, 414), (3 * MAX_LINE, 414)]
+)
 def test_a_request_line_above_the_limit_is_refused(size, status, length):
     assert statuses(line_of(size) + HOST + b"\r\n", length) == [status]
 
@@ -638,14 +688,23 @@ def chunks(number):
 
 LONG = [
     pytest.param(lambda n: line_of(n) + HOST + b"\r\n", 30_000, 1, id="request line"),
-    pytest.param(lambda n: line_of(n) + HOST + b"A: " + b"x" * n + b"\r\n\r\n", 20_000, 1, id="field behind a long request line"),
+    pytest.param(
+        lambda n: line_of(n) + HOST + b"A: " + b"x" * n + b"\r\n\r\n", 20_000, 1, id="field behind a long request line"
+    ),
     pytest.param(lambda n: b"GET / HTTP/1.1\r\n" + HOST + b"A: " + b"x" * n + b"\r\n\r\n", 100_000, 1, id="field"),
-    pytest.param(lambda n: b"GET / HTTP/1.1\r\n" + HOST + (b"A: " + b"x" * (n // 100) + b"\r\n") * 100 + b"\r\n", 100_000, 1, id="fields"),
+    pytest.param(
+        lambda n: b"GET / HTTP/1.1\r\n" + HOST + (b"A: " + b"x" * (n // 100) + b"\r\n") * 100 + b"\r\n",
+        100_000,
+        1,
+        id="fields",
+    ),
     pytest.param(lambda n: POST + b"Content-Length: %d\r\n\r\n" % n + b"x" * n, 100_000, 1, id="body"),
     pytest.param(chunks, 15_000, 1, id="chunks of a byte, byte by byte"),
     pytest.param(chunks, 50_000, 65536, id="chunks of a byte, as they are received"),
     pytest.param(lambda n: chunks(1)[:-2] + b"A: " + b"x" * n + b"\r\n\r\n", 100_000, 1, id="trailer"),
-    pytest.param(lambda n: chunks(1)[:-2] + (b"A: " + b"x" * (n // 100) + b"\r\n") * 100 + b"\r\n", 100_000, 1, id="trailers"),
+    pytest.param(
+        lambda n: chunks(1)[:-2] + (b"A: " + b"x" * (n // 100) + b"\r\n") * 100 + b"\r\n", 100_000, 1, id="trailers"
+    ),
 ]
 
 

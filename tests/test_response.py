@@ -18,7 +18,12 @@ from conftest import call, serving
 
 from watchdog_app import HTTPError, ResultError, Stream, to_response
 
-HTML, BINARY, JSON, LINES = "text/html; charset=utf-8", "application/octet-stream", "application/json", "application/x-ndjson"
+HTML, BINARY, JSON, LINES = (
+    "text/html; charset=utf-8",
+    "application/octet-stream",
+    "application/json",
+    "application/x-ndjson",
+)
 
 
 def returning(result):
@@ -79,7 +84,12 @@ BODIES = [
     pytest.param({}, JSON, b"{}", id="empty dict"),
     pytest.param({"name": "grüße"}, JSON, '{"name":"grüße"}'.encode(), id="dict, UTF-8 unescaped"),
     pytest.param({"a": "\ud800"}, JSON, rb'{"a":"\ud800"}', id="dict, lone surrogate escaped"),
-    pytest.param({"\udfff": "😀\ud83d"}, JSON, rb'{"\udfff":"' + "😀".encode() + rb'\ud83d"}', id="dict, pair unescaped, lone ones escaped"),
+    pytest.param(
+        {"\udfff": "😀\ud83d"},
+        JSON,
+        rb'{"\udfff":"' + "😀".encode() + rb'\ud83d"}',
+        id="dict, pair unescaped, lone ones escaped",
+    ),
     pytest.param(["\\\udc80"], JSON, rb'["\\\udc80"]', id="list, lone surrogate behind a backslash"),
     pytest.param(Record(a=1), JSON, b'{"a":1}', id="subclass of dict"),
     pytest.param([], JSON, b"[]", id="empty list"),
@@ -95,9 +105,16 @@ BODIES = [
     pytest.param(False, JSON, b"false", id="false"),
     pytest.param(Point(1, datetime.date(2024, 2, 29)), JSON, b'{"x":1,"at":"2024-02-29"}', id="dataclass"),
     pytest.param([Point(1, datetime.date(2024, 2, 29))], JSON, b'[{"x":1,"at":"2024-02-29"}]', id="dataclass inside"),
-    pytest.param(Reading(2.5, "kWh"), JSON, b'{"read":2.5,"unit":"kWh"}', id="dataclass with slots and a field called read"),
+    pytest.param(
+        Reading(2.5, "kWh"), JSON, b'{"read":2.5,"unit":"kWh"}', id="dataclass with slots and a field called read"
+    ),
     pytest.param(datetime.datetime(2024, 2, 29, 12, 30), JSON, b'"2024-02-29T12:30:00"', id="datetime"),
-    pytest.param(datetime.datetime(2024, 2, 29, tzinfo=datetime.UTC), JSON, b'"2024-02-29T00:00:00+00:00"', id="datetime with a zone"),
+    pytest.param(
+        datetime.datetime(2024, 2, 29, tzinfo=datetime.UTC),
+        JSON,
+        b'"2024-02-29T00:00:00+00:00"',
+        id="datetime with a zone",
+    ),
     pytest.param(datetime.date(2024, 2, 29), JSON, b'"2024-02-29"', id="date"),
     pytest.param(datetime.time(12, 30), JSON, b'"12:30:00"', id="time"),
     pytest.param(decimal.Decimal("1.10"), JSON, b'"1.10"', id="Decimal"),
@@ -174,21 +191,59 @@ ENVELOPES = [
     pytest.param({"status_code": 201, "response": "x"}, 201, HTML, b"x", id="older"),
     pytest.param({"statusCode": 201, "response": "x"}, 201, HTML, b"x", id="mixed"),
     pytest.param({"status_code": 201, "body": "x"}, 201, HTML, b"x", id="mixed the other way"),
-    pytest.param({"statusCode": 201, "status_code": 202, "body": "x", "response": "y"}, 201, HTML, b"x", id="both: the newer wins"),
-    pytest.param({"status_code": 202, "statusCode": 201, "response": "y", "body": "x"}, 201, HTML, b"x", id="both, in the other order"),
+    pytest.param(
+        {"statusCode": 201, "status_code": 202, "body": "x", "response": "y"},
+        201,
+        HTML,
+        b"x",
+        id="both: the newer wins",
+    ),
+    pytest.param(
+        {"status_code": 202, "statusCode": 201, "response": "y", "body": "x"},
+        201,
+        HTML,
+        b"x",
+        id="both, in the other order",
+    ),
     pytest.param({"body": None, "response": "y", "statusCode": 200}, 200, HTML, b"", id="both: a newer None wins too"),
     pytest.param({"body": "x"}, 200, HTML, b"x", id="body alone"),
     pytest.param({"response": ["x"]}, 200, JSON, b'["x"]', id="response alone"),
     pytest.param({"headers": {"X-A": "b"}, "body": "x"}, 200, HTML, b"x", id="headers and body"),
     pytest.param({"statusCode": 404, "body": ""}, 404, HTML, b"", id="empty body"),
     pytest.param({"statusCode": 200, "headers": None, "body": "x"}, 200, HTML, b"x", id="headers None"),
-    pytest.param({"statusCode": 404, "error": "no such order"}, 404, JSON, b'{"error":"no such order"}', id="status with unknown keys"),
+    pytest.param(
+        {"statusCode": 404, "error": "no such order"},
+        404,
+        JSON,
+        b'{"error":"no such order"}',
+        id="status with unknown keys",
+    ),
     pytest.param({"status_code": 404, "error": 1}, 404, JSON, b'{"error":1}', id="older status with unknown keys"),
-    pytest.param({"statusCode": 404, "headers": {"X-A": "b"}, "error": 1}, 404, JSON, b'{"error":1}', id="status, headers and unknown keys"),
+    pytest.param(
+        {"statusCode": 404, "headers": {"X-A": "b"}, "error": 1},
+        404,
+        JSON,
+        b'{"error":1}',
+        id="status, headers and unknown keys",
+    ),
     pytest.param({"message": "hi"}, 200, JSON, b'{"message":"hi"}', id="no key of an envelope"),
-    pytest.param({"body": "x", "title": "y"}, 200, JSON, b'{"body":"x","title":"y"}', id="a body and unknown keys, no status"),
-    pytest.param({"headers": {"a": "b"}, "args": {}}, 200, JSON, b'{"headers":{"a":"b"},"args":{}}', id="headers and unknown keys, no status"),
-    pytest.param({"body": {"statusCode": 500, "body": "x"}}, 200, JSON, b'{"statusCode":500,"body":"x"}', id="an envelope in an envelope"),
+    pytest.param(
+        {"body": "x", "title": "y"}, 200, JSON, b'{"body":"x","title":"y"}', id="a body and unknown keys, no status"
+    ),
+    pytest.param(
+        {"headers": {"a": "b"}, "args": {}},
+        200,
+        JSON,
+        b'{"headers":{"a":"b"},"args":{}}',
+        id="headers and unknown keys, no status",
+    ),
+    pytest.param(
+        {"body": {"statusCode": 500, "body": "x"}},
+        200,
+        JSON,
+        b'{"statusCode":500,"body":"x"}',
+        id="an envelope in an envelope",
+    ),
     pytest.param(Record(statusCode=201, body="x"), 201, HTML, b"x", id="subclass of dict"),
 ]
 
@@ -386,10 +441,22 @@ def test_a_status_that_cannot_be_sent_is_a_500_and_the_log_shows_it(key, status,
         pytest.param([("X-A", "b"), ("X-C", "d")], [("X-A", "b"), ("X-C", "d")], id="list of pairs"),
         pytest.param([["X-A", "b"]], [("X-A", "b")], id="list of lists"),
         pytest.param((("X-A", "b"),), [("X-A", "b")], id="tuple of pairs"),
-        pytest.param([("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], id="one name twice"),
-        pytest.param({"Set-Cookie": ["a=1", "b=2"]}, [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], id="list as a value"),
-        pytest.param({"Set-Cookie": ("a=1", "b=2")}, [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], id="tuple as a value"),
-        pytest.param([("Set-Cookie", ["a=1", "b=2"])], [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], id="list as a value in a list"),
+        pytest.param(
+            [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")],
+            [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")],
+            id="one name twice",
+        ),
+        pytest.param(
+            {"Set-Cookie": ["a=1", "b=2"]}, [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], id="list as a value"
+        ),
+        pytest.param(
+            {"Set-Cookie": ("a=1", "b=2")}, [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], id="tuple as a value"
+        ),
+        pytest.param(
+            [("Set-Cookie", ["a=1", "b=2"])],
+            [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")],
+            id="list as a value in a list",
+        ),
         pytest.param({"X-A": []}, [], id="empty list as a value"),
         pytest.param({"X-Count": 7, "X-Zero": 0}, [("X-Count", "7"), ("X-Zero", "0")], id="int"),
         pytest.param({"X-Count": [1, "2"]}, [("X-Count", "1"), ("X-Count", "2")], id="int in a list"),
@@ -422,7 +489,17 @@ def test_the_functions_own_content_type_wins(name, body):
 
 @pytest.mark.parametrize(
     "name",
-    ["Content-Length", "content-length", "Transfer-Encoding", "Keep-Alive", "Trailer", "TE", "Upgrade", "Proxy-Authenticate", "Proxy-Connection"],
+    [
+        "Content-Length",
+        "content-length",
+        "Transfer-Encoding",
+        "Keep-Alive",
+        "Trailer",
+        "TE",
+        "Upgrade",
+        "Proxy-Authenticate",
+        "Proxy-Connection",
+    ],
 )
 def test_the_servers_own_headers_are_dropped(name):
     answer = call(returning(("abc", {name: "2", "X-A": "b"})))
@@ -530,7 +607,12 @@ def strings():
         pytest.param([b"a", b"\xff"], BINARY, b"a\xff", id="bytes"),
         pytest.param([bytearray(b"a"), memoryview(b"b")], BINARY, b"ab", id="bytearray and memoryview"),
         pytest.param([{"a": "ü"}, {"b": 2}], LINES, '{"a":"ü"}\n{"b":2}\n'.encode(), id="dict"),
-        pytest.param([{"\ud800": "😀"}, ["\udfff"]], LINES, rb'{"\ud800":"' + "😀".encode() + b'"}\n' + rb'["\udfff"]' + b"\n", id="lone surrogates"),
+        pytest.param(
+            [{"\ud800": "😀"}, ["\udfff"]],
+            LINES,
+            rb'{"\ud800":"' + "😀".encode() + b'"}\n' + rb'["\udfff"]' + b"\n",
+            id="lone surrogates",
+        ),
         pytest.param([[1], [2, "x"]], LINES, b'[1]\n[2,"x"]\n', id="list"),
         pytest.param([{"line": "a\nb"}], LINES, b'{"line":"a\\nb"}\n', id="line break in JSON"),
         pytest.param([Record(a=1)], LINES, b'{"a":1}\n', id="subclass of dict"),
@@ -541,7 +623,9 @@ def strings():
         pytest.param([b"", b""], BINARY, b"", id="empty items"),
     ],
 )
-@pytest.mark.parametrize("iterate", [pytest.param(iter, id="iterator"), pytest.param(lambda items: (item for item in items), id="generator")])
+@pytest.mark.parametrize(
+    "iterate", [pytest.param(iter, id="iterator"), pytest.param(lambda items: (item for item in items), id="generator")]
+)
 @pytest.mark.parametrize(("spell", "status"), SPELLINGS)
 def test_a_stream(items, kind, content, iterate, spell, status):
     answer = call(returning(spell(iterate(items))))
@@ -559,7 +643,11 @@ def test_a_stream(items, kind, content, iterate, spell, status):
 def test_iterators_are_streamed(function):
     with serving(function) as server:
         answer = server.get()
-    assert (answer.text, answer.header("Transfer-Encoding"), answer.header("Content-Length")) == ("grüße", "chunked", None)
+    assert (answer.text, answer.header("Transfer-Encoding"), answer.header("Content-Length")) == (
+        "grüße",
+        "chunked",
+        None,
+    )
 
 
 def test_a_handle_that_yields_is_a_stream():
@@ -592,7 +680,9 @@ def test_an_open_file_is_sent_and_closed(tmp_path):
     assert files[0].closed
 
 
-@pytest.mark.parametrize(("content", "kind"), [pytest.param(b"", BINARY, id="empty"), pytest.param(b"x", BINARY, id="short")])
+@pytest.mark.parametrize(
+    ("content", "kind"), [pytest.param(b"", BINARY, id="empty"), pytest.param(b"x", BINARY, id="short")]
+)
 def test_a_file_in_memory_is_sent_and_closed(content, kind):
     file = io.BytesIO(content)
     answer = call(returning({"statusCode": 201, "body": file}))
@@ -678,7 +768,9 @@ def test_a_first_item_that_cannot_be_sent_is_a_500(item, log):
     assert closed == [True]
 
 
-@pytest.mark.parametrize("first", [5, ValueError("first"), HTTPError(404), SystemExit(1)], ids=lambda first: type(first).__name__)
+@pytest.mark.parametrize(
+    "first", [5, ValueError("first"), HTTPError(404), SystemExit(1)], ids=lambda first: type(first).__name__
+)
 def test_an_iterator_whose_first_item_fails_is_closed(first, log):
     class Rows:
         closed = 0
@@ -729,7 +821,9 @@ def test_what_cannot_be_sent_is_a_500_and_the_log_names_it(body, named, spell, s
     assert named in log.getvalue()
 
 
-@pytest.mark.parametrize("sent", [rb'"\ud800"', rb'{"\udc00": ["\ud800\ud800", "\ud83d\ude00"]}', rb'["\\\udfff"]'], ids=ascii)
+@pytest.mark.parametrize(
+    "sent", [rb'"\ud800"', rb'{"\udc00": ["\ud800\ud800", "\ud83d\ude00"]}', rb'["\\\udfff"]'], ids=ascii
+)
 def test_what_a_caller_sends_as_json_goes_back_as_the_same(sent):
     answer = call(lambda event, context: {"echo": event.json()}, "POST", body=sent)
     assert (answer.status, json.loads(answer.body)) == (200, {"echo": json.loads(sent)})
@@ -787,9 +881,19 @@ def test_a_long_result_is_cut_in_the_log(log):
         pytest.param(HTTPError(404, b"gone"), 404, BINARY, b"gone", id="bytes"),
         pytest.param(HTTPError(404, iter(["a", "b"])), 404, HTML, b"ab", id="iterator"),
         pytest.param(HTTPError(401, "who?", {"WWW-Authenticate": "Basic"}), 401, HTML, b"who?", id="headers"),
-        pytest.param(HTTPError(404, "a,b", [("content-type", "text/csv")]), 404, "text/csv", b"a,b", id="own content-type"),
-        pytest.param(HTTPError(404, None, {"content-type": "text/html"}), 404, "text/html", b"Not Found", id="own content-type and no body"),
-        pytest.param(HTTPError(302, None, {"Location": "/x"}), 302, "text/plain; charset=utf-8", b"Found", id="redirection"),
+        pytest.param(
+            HTTPError(404, "a,b", [("content-type", "text/csv")]), 404, "text/csv", b"a,b", id="own content-type"
+        ),
+        pytest.param(
+            HTTPError(404, None, {"content-type": "text/html"}),
+            404,
+            "text/html",
+            b"Not Found",
+            id="own content-type and no body",
+        ),
+        pytest.param(
+            HTTPError(302, None, {"Location": "/x"}), 302, "text/plain; charset=utf-8", b"Found", id="redirection"
+        ),
         pytest.param(HTTPError(status=410, body="x", headers=()), 410, HTML, b"x", id="by name"),
     ],
 )
@@ -828,10 +932,20 @@ def test_an_http_error_from_a_subclass():
     ("error", "says"),
     [
         pytest.param(HTTPError(99), "status 99 cannot be sent: it takes a number from 200 to 599", id="status"),
-        pytest.param(HTTPError("gone"), "status 'gone' cannot be sent: it takes a number from 200 to 599", id="text as a status"),
+        pytest.param(
+            HTTPError("gone"), "status 'gone' cannot be sent: it takes a number from 200 to 599", id="text as a status"
+        ),
         pytest.param(HTTPError(404, Document()), "of type Document cannot be sent as JSON", id="body"),
-        pytest.param(HTTPError(404, "x", {"X-Bad": "a\nb"}), "header X-Bad with value 'a\\nb' cannot be sent: it takes latin-1 text", id="header"),
-        pytest.param(HTTPError(404, "x", 5), "headers 5 cannot be sent: they take a dict or a list of (name, value)", id="headers"),
+        pytest.param(
+            HTTPError(404, "x", {"X-Bad": "a\nb"}),
+            "header X-Bad with value 'a\\nb' cannot be sent: it takes latin-1 text",
+            id="header",
+        ),
+        pytest.param(
+            HTTPError(404, "x", 5),
+            "headers 5 cannot be sent: they take a dict or a list of (name, value)",
+            id="headers",
+        ),
     ],
 )
 def test_an_http_error_that_cannot_be_sent_is_a_500_and_the_log_says_what_it_takes(error, says, log):
@@ -879,7 +993,12 @@ class WsgiResponse:
 def test_a_wsgi_response_is_as_it_says_itself():
     response = WsgiResponse(b"a", b"b")
     answer = call(returning(response), "PUT")
-    assert (answer.status, answer.header("Content-Type"), answer.header("X-Method"), answer.body) == (202, "text/x-own", "PUT", b"ab")
+    assert (answer.status, answer.header("Content-Type"), answer.header("X-Method"), answer.body) == (
+        202,
+        "text/x-own",
+        "PUT",
+        b"ab",
+    )
     assert response.closed == 1
 
 

@@ -80,8 +80,13 @@ class Client:
 
     def talk(self, sock):
         for _ in range(self.random.randint(1, 20)):
-            batch = [(self.random.choice(KINDS), str(self.random.randint(0, 9999))) for _ in range(self.random.choice((1, 1, 1, 2, 6)))]
-            raw = b"".join(b"GET /%b/%b HTTP/1.1\r\nHost: test\r\n\r\n" % (kind.encode(), name.encode()) for kind, name in batch)
+            batch = [
+                (self.random.choice(KINDS), str(self.random.randint(0, 9999)))
+                for _ in range(self.random.choice((1, 1, 1, 2, 6)))
+            ]
+            raw = b"".join(
+                b"GET /%b/%b HTTP/1.1\r\nHost: test\r\n\r\n" % (kind.encode(), name.encode()) for kind, name in batch
+            )
             how = self.random.random()
             if how < 0.1:
                 return self.reset(sock, raw)
@@ -107,7 +112,9 @@ class Client:
                 assert piece, f"closed before the answer to {kind}"
                 data += piece
             self.asked += 1
-            expected = {"stream": name * 3, "large": (name * LARGE)[:LARGE], "raise": None, "exit": None}.get(kind, name)
+            expected = {"stream": name * 3, "large": (name * LARGE)[:LARGE], "raise": None, "exit": None}.get(
+                kind, name
+            )
             assert answer.status == (500 if expected is None else 200), (kind, answer)
             assert expected in (None, answer.text), (kind, name, answer.text[:100])
 
@@ -199,7 +206,9 @@ def test_all_threads_end_when_the_server_stops_under_load(log):
         with checks() as servers:
             with serving(function, threads="3") as served:
                 clients = [Client(served, seed * 1000 + index, time.monotonic() + SECONDS) for index in range(4)]
-                wait_for(lambda: sum(client.asked for client in clients) > random.Random(seed).randint(0, 100), "some calls")
+                wait_for(
+                    lambda: sum(client.asked for client in clients) > random.Random(seed).randint(0, 100), "some calls"
+                )
             for client in clients:
                 client.thread.join(DEADLINE)
         assert servers[0].workers == 0

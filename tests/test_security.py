@@ -13,10 +13,18 @@ LIMITS = {
     "method": (watchdog_app.MAX_METHOD, 32, "32 bytes"),
     "header fields, and trailer fields": (watchdog_app.MAX_FIELDS, 200, "200"),
     "time from a head's first byte to its last": (watchdog_app.HEAD_SECONDS, 10, "10 s"),
-    "bodies of all requests together, and JSON made of them": (watchdog_app.BODY_SHARE, 4, "a quarter of the memory, or `body_memory`"),
+    "bodies of all requests together, and JSON made of them": (
+        watchdog_app.BODY_SHARE,
+        4,
+        "a quarter of the memory, or `body_memory`",
+    ),
     "line of a chunk's size": (watchdog_app.MAX_CHUNK_LINE, 256, "256 bytes"),
     "rate of a body after that time, on average": (watchdog_app.BODY_RATE, KIB, "1 KiB a second"),
-    "what is discarded after a refusal": ((watchdog_app.LINGER_BYTES, watchdog_app.LINGER_SECONDS), (16 * KIB * KIB, 2), "16 MiB, 2 s"),
+    "what is discarded after a refusal": (
+        (watchdog_app.LINGER_BYTES, watchdog_app.LINGER_SECONDS),
+        (16 * KIB * KIB, 2),
+        "16 MiB, 2 s",
+    ),
     "query parameters, form fields, cookies, each": (watchdog_app.MAX_PARAMETERS, 1000, "1000"),
     "connections that wait to be accepted": (watchdog_app.BACKLOG, 1024, "1024"),
     "line of the log": (watchdog_app.LOG_LINE, 60 * KIB, "60 KiB"),
@@ -27,7 +35,9 @@ LIMITS = {
 
 def limits():
     """Return the rows of the table of limits: what -> (limit, setting)."""
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \| *(?:`(\w+)` *)?\|$", SECURITY.partition("## Limits")[2], re.MULTILINE)
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \| *(?:`(\w+)` *)?\|$", SECURITY.partition("## Limits")[2], re.MULTILINE
+    )
     return {what.strip(): (limit.strip(), setting) for what, limit, setting in rows if what != "what"}
 
 

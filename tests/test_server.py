@@ -14,7 +14,17 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, pause, process, read_all, read_answer, read_answers, serving, serving_application, wait_for
+from conftest import (
+    DEADLINE,
+    pause,
+    process,
+    read_all,
+    read_answer,
+    read_answers,
+    serving,
+    serving_application,
+    wait_for,
+)
 
 import watchdog_app
 
@@ -180,7 +190,9 @@ def no_more_threads(monkeypatch):
     return refused
 
 
-@pytest.mark.parametrize("path", [pytest.param(b"wait", id="a call that blocks"), pytest.param(b"stream", id="a stream to a slow reader")])
+@pytest.mark.parametrize(
+    "path", [pytest.param(b"wait", id="a call that blocks"), pytest.param(b"stream", id="a stream to a slow reader")]
+)
 def test_lead_is_kept_where_the_system_allows_no_more_threads(path, no_more_threads):
     gate = Gate()
 
@@ -286,7 +298,11 @@ def test_lead_is_held_by_one_thread_at_a_time(monkeypatch):
         return "x"
 
     with serving(function) as server:
-        threads = [threading.Thread(target=hammer, args=(server, pause)) for pause in (b"0", b"0.001", b"0.003", b"0.01") for _ in range(4)]
+        threads = [
+            threading.Thread(target=hammer, args=(server, pause))
+            for pause in (b"0", b"0.001", b"0.003", b"0.01")
+            for _ in range(4)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -362,10 +378,15 @@ def test_pipelined_requests_of_one_peer_do_not_hold_up_another():
 def test_bodies_that_take_many_turns_let_others_go_first(chunk, monkeypatch):
     """All has come before the server starts; then between two calls of another caller lies a turn of one body, not of each."""
     steps, receive = [], watchdog_app.RequestReader.receive
-    monkeypatch.setattr(watchdog_app.RequestReader, "receive", lambda self, data: steps.append("turn") or receive(self, data))
+    monkeypatch.setattr(
+        watchdog_app.RequestReader, "receive", lambda self, data: steps.append("turn") or receive(self, data)
+    )
     monkeypatch.setattr(watchdog_app, "TURN", 0.0)
     head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
-    with not_started(handle=lambda event, context: steps.append("call")) as (server, address), contextlib.ExitStack() as stack:
+    with (
+        not_started(handle=lambda event, context: steps.append("call")) as (server, address),
+        contextlib.ExitStack() as stack,
+    ):
         for _ in range(8):
             greedy = stack.enter_context(socket.create_connection(address, DEADLINE))
             greedy.sendall(head + chunk * (300_000 // len(chunk)))
@@ -378,9 +399,14 @@ def test_bodies_that_take_many_turns_let_others_go_first(chunk, monkeypatch):
 
 
 def test_many_chunks_behind_a_call_that_is_expected_to_block_are_read_to_their_end():
-    with not_started(handle=lambda event, context: event.path) as (server, address), socket.create_connection(address, DEADLINE) as sock:
+    with (
+        not_started(handle=lambda event, context: event.path) as (server, address),
+        socket.create_connection(address, DEADLINE) as sock,
+    ):
         server.expectation.paths["/slow"] = 1.0
-        sock.sendall(GET % b"slow" + POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1;a\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+        sock.sendall(
+            GET % b"slow" + POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1;a\r\nx\r\n" * 5000 + b"0\r\n\r\n"
+        )
         server.start()  # all has come by now, and no event will tell of more
         received = b""
         while received.count(b"HTTP/1.1 200") < 2 or not received.endswith(b"/"):
@@ -420,12 +446,22 @@ def test_threads_retire_when_there_is_no_work_for_them(monkeypatch):
 
 def test_large_answer_waits_for_a_slow_reader_without_a_thread():
     body = os.urandom(1 << 20) * 16
-    with serving(lambda event, context: body if event.path == "/large" else "x") as server, server.connect() as slow, server.connect() as other:
+    with (
+        serving(lambda event, context: body if event.path == "/large" else "x") as server,
+        server.connect() as slow,
+        server.connect() as other,
+    ):
         slow.sendall(GET % b"large")
         assert [ask(other).body for _ in range(10)] == [b"x"] * 10
-        wait_for(lambda: [c.mask for c in server.server.connections.values() if c.out] == [watchdog_app.OUT], "the selector's watch")
+        wait_for(
+            lambda: [c.mask for c in server.server.connections.values() if c.out] == [watchdog_app.OUT],
+            "the selector's watch",
+        )
         take_answer(slow, len(body))
-        wait_for(lambda: [type(c.out) for c in connections(server)] == [bytes] * 2, "the end of the view that keeps the answer in memory")
+        wait_for(
+            lambda: [type(c.out) for c in connections(server)] == [bytes] * 2,
+            "the end of the view that keeps the answer in memory",
+        )
 
 
 def test_requests_behind_a_large_answer_wait_for_it():
@@ -511,8 +547,15 @@ HALF = [
     pytest.param(b"GET / HT", b"TP/1.1\r\nHost: a\r\n\r\n", 10, id="head not complete after 10 s"),
     pytest.param(POST + b"Content-Length: 5\r\n\r\nab", b"cde", 30, id="body without progress for 30 s"),
     pytest.param(POST + b"Content-Length: 5\r\n\r\n", b"abcde", 30, id="body that does not begin for 30 s"),
-    pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", b"cde\r\n0\r\n\r\n", 30, id="chunk without progress for 30 s"),
-    pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nA: b", b"\r\n\r\n", 30, id="trailer not complete after 30 s"),
+    pytest.param(
+        POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+        b"cde\r\n0\r\n\r\n",
+        30,
+        id="chunk without progress for 30 s",
+    ),
+    pytest.param(
+        POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nA: b", b"\r\n\r\n", 30, id="trailer not complete after 30 s"
+    ),
 ]
 
 
@@ -534,7 +577,9 @@ def test_request_that_does_not_get_on_is_refused(sent, rest, seconds):
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(4, 200), (6, 408)])
-@pytest.mark.parametrize("length", [pytest.param(0, id="nothing has come"), pytest.param(2, id="little"), pytest.param(50_000, id="much")])
+@pytest.mark.parametrize(
+    "length", [pytest.param(0, id="nothing has come"), pytest.param(2, id="little"), pytest.param(50_000, id="much")]
+)
 def test_body_has_read_timeout_to_get_on(length, seconds, status):
     with clocked(lambda event, context: "x", read_timeout="5s") as (clock, server), server.connect() as sock:
         sock.sendall(POST + b"Content-Length: %d\r\n\r\n" % (length + 3) + b"x" * length)
@@ -586,7 +631,10 @@ def test_head_has_its_time_from_the_first_byte_not_from_the_last():
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
         for number in range(1, 6):
             sock.sendall(b"GET /"[number - 1 : number])
-            wait_for(lambda length=number: [len(c.reader.buffer) for c in connections(server) if c.stage] == [length], "the byte")
+            wait_for(
+                lambda length=number: [len(c.reader.buffer) for c in connections(server) if c.stage] == [length],
+                "the byte",
+            )
             clock.advance(server, 2.4)
         assert read_answer(read_all(sock))[0].status == 408
 
@@ -633,7 +681,8 @@ LARGE = 32 << 20  # bytes, which no socket takes at once
 
 
 @pytest.mark.parametrize(
-    ("seconds", "open_after"), [pytest.param(91, True, id="91 s"), pytest.param(119, True, id="119 s"), pytest.param(121, False, id="121 s")]
+    ("seconds", "open_after"),
+    [pytest.param(91, True, id="91 s"), pytest.param(119, True, id="119 s"), pytest.param(121, False, id="121 s")],
 )
 @pytest.mark.parametrize(
     ("sent", "length"),
@@ -655,7 +704,10 @@ def test_idle_connection_is_kept_longer_than_the_watchdog_may_reuse_it(sent, len
             sock.sendall(sent)
         if length:
             take_answer(sock, length)
-        wait_for(lambda: is_waiting(connections(server)[0], asked=length > 0, blank_lines=sent == b"\r\n"), "the end of the exchange")
+        wait_for(
+            lambda: is_waiting(connections(server)[0], asked=length > 0, blank_lines=sent == b"\r\n"),
+            "the end of the exchange",
+        )
         server.server.next_sweep = clock.now  # a look at each deadline, also at one that is too early
         clock.advance(server, seconds)
         assert is_kept(server, sock) == open_after
@@ -673,7 +725,11 @@ def test_idle_connection_is_kept_for_keep_alive(seconds, kept):
 
 
 def test_deadlines_are_looked_at_once_a_second_at_most():
-    with clocked(lambda event, context: "x") as (clock, server), server.connect() as first, contextlib.ExitStack() as stack:
+    with (
+        clocked(lambda event, context: "x") as (clock, server),
+        server.connect() as first,
+        contextlib.ExitStack() as stack,
+    ):
         wait_for(lambda: len(connections(server)) == 1, "the first connection")
         clock.advance(server, 0.5)
         second = stack.enter_context(server.connect())
@@ -698,7 +754,11 @@ def test_request_that_came_while_the_machine_stood_still_is_served():
 
 def is_waiting(connection, asked, blank_lines):
     """Tell whether a connection waits for its peer, and what has come on it."""
-    return (connection.mask, not connection.fresh, connection.reader.blank_lines) == (watchdog_app.IN, asked, blank_lines)
+    return (connection.mask, not connection.fresh, connection.reader.blank_lines) == (
+        watchdog_app.IN,
+        asked,
+        blank_lines,
+    )
 
 
 def take_answer(sock, length):
@@ -726,7 +786,9 @@ def test_peer_that_takes_nothing_for_write_timeout_is_cut():
 
 @pytest.mark.parametrize(("seconds", "cut"), [(4, False), (6, True)])
 def test_peer_has_write_timeout_to_take_something(seconds, cut):
-    with answering_a_slow_reader(lambda event, context: b"x" * LARGE if event.path == "/" else "x", write_timeout="5s") as (clock, server, sock):
+    with answering_a_slow_reader(
+        lambda event, context: b"x" * LARGE if event.path == "/" else "x", write_timeout="5s"
+    ) as (clock, server, sock):
         clock.advance(server, seconds)
         with server.connect() as other:  # the leader had a turn
             other.sendall(GET % b"other")
@@ -750,7 +812,11 @@ def test_peer_that_takes_something_within_write_timeout_is_not_cut():
 
 
 def test_steady_reader_is_not_cut_though_the_kernel_reports_no_room():
-    with answering_a_slow_reader(lambda event, context: b"x" * LARGE if event.path == "/" else "x") as (clock, server, sock):
+    with answering_a_slow_reader(lambda event, context: b"x" * LARGE if event.path == "/" else "x") as (
+        clock,
+        server,
+        sock,
+    ):
         connection = connections(server)[0]
         left = len(connection.out)
         for _ in range(3):
@@ -823,7 +889,10 @@ def test_refused_upload_is_discarded_up_to_16_mib():
         piece = b"x" * (1 << 20)
         for number in range(1, 16):
             sock.sendall(piece)
-            wait_for(lambda expected=number: [c.discarded for c in connections(server)] == [1 + (expected << 20)], "what is discarded")
+            wait_for(
+                lambda expected=number: [c.discarded for c in connections(server)] == [1 + (expected << 20)],
+                "what is discarded",
+            )
         send_all_it_takes(sock, piece + b"x")
         wait_for(lambda: not connections(server), "the end of the connection")
 
@@ -871,7 +940,10 @@ def test_stream_passes_the_lead_on_before_it_waits():
         yield b"first"
         gate.wait(DEADLINE * 2)
 
-    with clocked(lambda event, context: stream() if event.path == "/stream" else "x") as (_, server), server.connect() as sock:
+    with (
+        clocked(lambda event, context: stream() if event.path == "/stream" else "x") as (_, server),
+        server.connect() as sock,
+    ):
         sock.sendall(GET % b"stream")
         try:
             assert server.get().body == b"x", "by this clock, which stands, no call is ever stuck"
@@ -895,7 +967,10 @@ def test_what_comes_while_a_thread_owns_the_connection_is_left_in_peace():
         wait_for(lambda: gate.waiting == 1 and connections(server)[0].mask == 0, "a thread of its own")
         assert connections(server)[0].watched == watchdog_app.IN, "nothing has come yet"
         sock.sendall((GET % b"b").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        wait_for(lambda: connections(server)[0].watched == 0, "the end of the watch, lest the leader be woken again and again")
+        wait_for(
+            lambda: connections(server)[0].watched == 0,
+            "the end of the watch, lest the leader be woken again and again",
+        )
         gate.opened.set()
         assert [answer.text for answer in read_answers(read_all(sock))] == ["/wait", "/b"]
 
@@ -1008,7 +1083,9 @@ def in_a_call(raw):
     [
         pytest.param(GET % b"wait" + POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n", id="before its 100"),
         pytest.param(GET % b"wait" + b"bad\r\n\r\n", id="before its refusal"),
-        pytest.param((GET % b"wait").replace(b"test\r\n", b"test\r\nConnection: close\r\n"), id="before our side is closed"),
+        pytest.param(
+            (GET % b"wait").replace(b"test\r\n", b"test\r\nConnection: close\r\n"), id="before our side is closed"
+        ),
     ],
 )
 def test_peer_that_has_gone_costs_no_record(raw, log):
@@ -1266,7 +1343,9 @@ def test_drain_accepts_what_waits_in_the_backlog(waiting, backlog, served, monke
 
 def test_drain_leaves_a_new_connection_a_moment_to_ask(monkeypatch):
     looks, end_idle = [], watchdog_app.Server._end_idle
-    monkeypatch.setattr(watchdog_app.Server, "_end_idle", lambda self, connection: looks.append(1) or end_idle(self, connection))
+    monkeypatch.setattr(
+        watchdog_app.Server, "_end_idle", lambda self, connection: looks.append(1) or end_idle(self, connection)
+    )
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as silent, server.connect() as asking:
         wait_for(lambda: len(connections(server)) == 2, "the connections")
         server.server.drain()
@@ -1393,7 +1472,9 @@ def test_server_leaves_no_descriptor_behind():
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError, pytest.param(RuntimeError, id="what the function has put in the place of stderr")])
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError, pytest.param(RuntimeError, id="what the function has put in the place of stderr")]
+)
 def test_log_that_cannot_be_written_stops_nobody(error, monkeypatch):
     class Broken(io.StringIO):
         def write(self, text):

@@ -60,7 +60,27 @@ def test_a_go_duration_is_converted_to_seconds(text, seconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["10", "", "s", ".s", "1", "1d", "1S", "1 s", "1s ", "1s1", "1s-1s", "1.2.3s", "1e3s", "+1s", "1_0s", "²s", "1s\n", "9" * 80 + "s"]
+    "text",
+    [
+        "10",
+        "",
+        "s",
+        ".s",
+        "1",
+        "1d",
+        "1S",
+        "1 s",
+        "1s ",
+        "1s1",
+        "1s-1s",
+        "1.2.3s",
+        "1e3s",
+        "+1s",
+        "1_0s",
+        "²s",
+        "1s\n",
+        "9" * 80 + "s",
+    ],
 )
 def test_what_is_no_go_duration_is_refused(text):
     with pytest.raises(ValueError, match="a duration such as"):
@@ -132,7 +152,10 @@ def test_a_whole_number_is_converted(text, number):
     assert count(text) == number
 
 
-@pytest.mark.parametrize("text", [*HOSTILE, pytest.param("", id="empty"), pytest.param("1.0", id="fraction"), pytest.param("1s", id="a duration")])
+@pytest.mark.parametrize(
+    "text",
+    [*HOSTILE, pytest.param("", id="empty"), pytest.param("1.0", id="fraction"), pytest.param("1s", id="a duration")],
+)
 def test_what_is_no_whole_number_is_refused(text):
     with pytest.raises(ValueError, match="a whole number"):
         count(text)
@@ -155,7 +178,8 @@ def test_zero_is_refused_where_nothing_would_work_with_it(name, text, takes):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [(text, True) for text in ("1", "t", "T", "true", "True", "TRUE")] + [(text, False) for text in ("0", "f", "F", "false", "False", "FALSE")],
+    [(text, True) for text in ("1", "t", "T", "true", "True", "TRUE")]
+    + [(text, False) for text in ("0", "f", "F", "false", "False", "FALSE")],
 )
 def test_gos_booleans_are_converted(text, value):
     assert switch(text) is value
@@ -211,7 +235,12 @@ def test_without_variables_the_defaults_hold():
     assert settings.exec_timeout is None
     assert (settings.read_timeout, settings.write_timeout, settings.healthcheck_interval) == (30.0, 30.0, 30.0)
     assert (settings.suppress_lock, settings.ready_on, settings.debug) == (False, "listen", False)
-    assert (settings.threads, settings.max_body, settings.max_head, settings.keep_alive) == (512, 100 << 20, 256 << 10, 120.0)
+    assert (settings.threads, settings.max_body, settings.max_head, settings.keep_alive) == (
+        512,
+        100 << 20,
+        256 << 10,
+        120.0,
+    )
     assert (settings.log_level, settings.log_format, settings.secret_dir) == (20, "text", "/var/openfaas/secrets")
 
 
@@ -224,8 +253,19 @@ def test_every_variable_is_read_from_the_mapping():
     }  # fmt: skip
     assert env.keys() == SETTINGS.keys()
     settings = Settings.from_env(env)
-    assert (settings.host, settings.port, settings.exec_timeout, settings.read_timeout, settings.write_timeout) == ("::1", 81, 90.0, 10.0, 0.5)
-    assert (settings.healthcheck_interval, settings.suppress_lock, settings.ready_on, settings.threads) == (0.0, True, "startup", 7)
+    assert (settings.host, settings.port, settings.exec_timeout, settings.read_timeout, settings.write_timeout) == (
+        "::1",
+        81,
+        90.0,
+        10.0,
+        0.5,
+    )
+    assert (settings.healthcheck_interval, settings.suppress_lock, settings.ready_on, settings.threads) == (
+        0.0,
+        True,
+        "startup",
+        7,
+    )
     assert (settings.max_body, settings.body_memory) == (1 << 30, 2 << 30)
     assert (settings.max_head, settings.keep_alive, settings.debug) == (64 << 10, 7200.0, True)
     assert (settings.log_level, settings.log_format, settings.secret_dir) == (40, "json", "./secrets")
@@ -246,9 +286,13 @@ def test_an_unknown_argument_is_a_type_error_that_names_it():
         Settings(max_boddy="1MB")
 
 
-@pytest.mark.parametrize(("name", "value"), [("threads", 5), ("threads", 0), ("debug", True), ("secret_dir", None), ("max_body", b"1MB")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("threads", 5), ("threads", 0), ("debug", True), ("secret_dir", None), ("max_body", b"1MB")]
+)
 def test_a_value_that_is_no_text_is_an_error_that_names_it(name, value):
-    with pytest.raises(SettingsError, match=f"^{name}={value!r} is not valid: it takes text, as the environment has it$"):
+    with pytest.raises(
+        SettingsError, match=f"^{name}={value!r} is not valid: it takes text, as the environment has it$"
+    ):
         Settings(**{name: value})
 
 
@@ -298,18 +342,27 @@ def test_threads_are_bounded_by_max_inflight(threads, max_inflight, expected):
     ("name", "text", "takes"),
     [
         pytest.param("upstream_url", "127.0.0.1", "an address such as http://127.0.0.1:5000", id="upstream_url"),
-        pytest.param("http_upstream_url", "https://a:1", "an address such as http://127.0.0.1:5000", id="http_upstream_url"),
+        pytest.param(
+            "http_upstream_url", "https://a:1", "an address such as http://127.0.0.1:5000", id="http_upstream_url"
+        ),
         pytest.param("exec_timeout", "1d", "a duration such as 10s, 1m30s or 500ms", id="exec_timeout"),
         pytest.param("read_timeout", "ten", "a duration such as 10s, 1m30s or 500ms", id="read_timeout"),
         pytest.param("write_timeout", "0", "a duration above 0, such as 30s", id="write_timeout"),
-        pytest.param("healthcheck_interval", "-1s", "a duration such as 10s, 1m30s or 500ms", id="healthcheck_interval"),
+        pytest.param(
+            "healthcheck_interval", "-1s", "a duration such as 10s, 1m30s or 500ms", id="healthcheck_interval"
+        ),
         pytest.param("max_inflight", "many", "a whole number", id="max_inflight"),
         pytest.param("suppress_lock", "yes", "true or false", id="suppress_lock"),
         pytest.param("ready_on", "later", "listen or startup", id="ready_on"),
         pytest.param("threads", "0", "a whole number from 1 on", id="threads"),
         pytest.param("max_body", "0", "a size above 0, such as 4096, 256KB or 100MB", id="max_body"),
         pytest.param("max_head", "1e9", "a size above 0, such as 4096, 256KB or 100MB", id="max_head"),
-        pytest.param("keep_alive", "10s", "a duration of at least 90s, for which of-watchdog may reuse an idle connection", id="keep_alive"),
+        pytest.param(
+            "keep_alive",
+            "10s",
+            "a duration of at least 90s, for which of-watchdog may reuse an idle connection",
+            id="keep_alive",
+        ),
         pytest.param("debug", "on", "true or false", id="debug"),
         pytest.param("log_level", "verbose", "debug, info, warning or error", id="log_level"),
         pytest.param("log_format", "xml", "text or json", id="log_format"),
@@ -330,7 +383,9 @@ def test_every_setting_refuses_hostile_text():
                     Settings.from_env({name: parameter.values[0]})
 
 
-@pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "x" * 100000, "é\udc80\0"], ids=["line end", "escape", "overlong", "not ascii"])
+@pytest.mark.parametrize(
+    "text", ["a\nb", "\x1b[31m", "x" * 100000, "é\udc80\0"], ids=["line end", "escape", "overlong", "not ascii"]
+)
 def test_the_message_is_one_short_printable_line(text):
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({"max_body": text})

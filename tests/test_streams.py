@@ -46,7 +46,9 @@ def length(event, context):
 
 
 @pytest.mark.parametrize("slices", [0, 1, 7])
-@pytest.mark.parametrize("function", [whole, lambda event, context: event.stream.read(), lambda event, context: b"".join(event.stream)])
+@pytest.mark.parametrize(
+    "function", [whole, lambda event, context: event.stream.read(), lambda event, context: b"".join(event.stream)]
+)
 @pytest.mark.parametrize(
     "body",
     [
@@ -233,7 +235,11 @@ def test_large_upload_and_its_way_back_take_constant_memory():
             yield part
 
     with streaming(echo) as served, served.connect() as sock:
-        threading.Thread(target=lambda: [sock.sendall(head) for head in [HEAD + CLOSE + b"Content-Length: %d\r\n\r\n" % size] + [piece] * 64]).start()
+        threading.Thread(
+            target=lambda: [
+                sock.sendall(head) for head in [HEAD + CLOSE + b"Content-Length: %d\r\n\r\n" % size] + [piece] * 64
+            ]
+        ).start()
         received = 0
         while data := sock.recv(1 << 16):
             received += len(data)

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-FILES = sorted({*ROOT.glob("tests/*.py"), *ROOT.glob("image/*.py")} - {ROOT / "tests/conftest.py", ROOT / "tests/watchdog_standin.py"})
+FILES = sorted(
+    {*ROOT.glob("tests/*.py"), *ROOT.glob("image/*.py")}
+    - {ROOT / "tests/conftest.py", ROOT / "tests/watchdog_standin.py"}
+)
 
 
 def sleeps(node: ast.AST, inner: bool = False) -> list[int]:

@@ -17,8 +17,16 @@ from conftest import DEADLINE, FUNCTIONS, ROOT, clean_env, connections_to, free_
 from test_examples import EXAMPLES
 
 REAL = shutil.which("fwatchdog")
-PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")  # runs what follows as process 1, as an image does
-HAS_PROCESS_1 = bool(shutil.which("unshare")) and subprocess.run([*PROCESS_1, "true"], capture_output=True).returncode == 0
+PROCESS_1 = (
+    "unshare",
+    "--pid",
+    "--fork",
+    "--mount-proc",
+    "--kill-child",
+)  # runs what follows as process 1, as an image does
+HAS_PROCESS_1 = (
+    bool(shutil.which("unshare")) and subprocess.run([*PROCESS_1, "true"], capture_output=True).returncode == 0
+)
 STAND_IN = Path(__file__).parent / "watchdog_standin.py"
 
 
@@ -56,7 +64,9 @@ class Watchdog:
 
     def child(self):
         """Return the function's process. Go, when it starts, forks a short-lived one of its own; the watchdog's threads fork too."""
-        return next(pid for pid in children_of(self.pid) if b"watchdog_app" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        return next(
+            pid for pid in children_of(self.pid) if b"watchdog_app" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
 
     @property
     def log(self):
@@ -79,7 +89,12 @@ def behind(kind, function, tmp, wait=True, alone=(), **env):
     """Start a watchdog of this kind with a function behind it, by the command `alone` if given, and wait until it says that it is ready."""
     port, upstream = free_port(), free_port()
     variables = clean_env(
-        mode="http", port=str(port), upstream_url=f"http://127.0.0.1:{upstream}", suppress_lock="true", TMPDIR=str(tmp), healthcheck_interval="1s"
+        mode="http",
+        port=str(port),
+        upstream_url=f"http://127.0.0.1:{upstream}",
+        suppress_lock="true",
+        TMPDIR=str(tmp),
+        healthcheck_interval="1s",
     )
     variables["fprocess"] = f"{sys.executable} {ROOT / 'watchdog_app.py'} {function}"
     command = [REAL] if kind == "real" else [sys.executable, str(STAND_IN)]
@@ -97,7 +112,12 @@ def behind(kind, function, tmp, wait=True, alone=(), **env):
         popen.wait()  # the function leaves once the watchdog is gone; its port is its own, so nothing waits for that
 
 
-@pytest.fixture(params=[pytest.param("stand-in"), pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH"))])
+@pytest.fixture(
+    params=[
+        pytest.param("stand-in"),
+        pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH")),
+    ]
+)
 def kind(request):
     return request.param
 
@@ -157,7 +177,10 @@ def test_ready_on_startup_waits_for_the_import(kind, gate, tmp_path):
 
 
 def connects(port):
-    with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1)) as connection:
+    with (
+        contextlib.suppress(OSError),
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1)) as connection,
+    ):
         connection.connect()
         return True
     return False
@@ -179,7 +202,10 @@ def load(watchdog, stop, results):
 @pytest.mark.slow
 @pytest.mark.parametrize("takes", ["0", "0.02"])
 def test_no_call_is_lost_at_ten_stops_under_load(kind, takes, tmp_path):
-    function = write_function(tmp_path, f"import time\ndef handle(event, context):\n    time.sleep({takes})\n    return str(len(event.body))\n")
+    function = write_function(
+        tmp_path,
+        f"import time\ndef handle(event, context):\n    time.sleep({takes})\n    return str(len(event.body))\n",
+    )
     random.seed(takes)
     for _ in range(5):
         with behind(kind, function, tmp_path, healthcheck_interval="0.3s") as watchdog:
@@ -236,7 +262,9 @@ def test_function_that_cannot_be_imported_ends_the_watchdog_with_its_traceback(k
 
 
 def test_prints_appear_at_once(kind, tmp_path):
-    function = write_function(tmp_path, "def handle(event, context):\n    print('printed by the function')\n    return 'x'\n")
+    function = write_function(
+        tmp_path, "def handle(event, context):\n    print('printed by the function')\n    return 'x'\n"
+    )
     with behind(kind, function, tmp_path) as watchdog:
         watchdog.call()
         wait_for(lambda: "printed by the function" in watchdog.log, "the print")

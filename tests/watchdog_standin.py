@@ -60,7 +60,11 @@ class Proxy(BaseHTTPRequestHandler):
                 upstream.putheader("Transfer-Encoding", "chunked")
             upstream.endheaders([body] if body else None, encode_chunked=body is not None)
             response = upstream.getresponse()
-            headers = [pair for pair in response.getheaders() if pair[0].lower() not in ("content-length", "transfer-encoding", "date", "server")]
+            headers = [
+                pair
+                for pair in response.getheaders()
+                if pair[0].lower() not in ("content-length", "transfer-encoding", "date", "server")
+            ]
             self.answer(response.status, headers, response.read())
         except OSError:
             self.answer(500)
@@ -98,7 +102,9 @@ class Listener(ThreadingHTTPServer):
 
 
 def pump(source, target):
-    while (line := source.readline(LONGEST_LINE + 1)) and len(line) <= LONGEST_LINE:  # a longer one ends the reading for good
+    while (line := source.readline(LONGEST_LINE + 1)) and len(
+        line
+    ) <= LONGEST_LINE:  # a longer one ends the reading for good
         target.write(line)
         target.flush()
 
@@ -110,7 +116,9 @@ def end_with_child(child):
 
 
 def main():
-    child = subprocess.Popen(os.environ["fprocess"].split(" "), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        os.environ["fprocess"].split(" "), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     for source, target in ((child.stdout, sys.stdout.buffer), (child.stderr, sys.stderr.buffer)):
         threading.Thread(target=pump, args=(source, target), daemon=True).start()
     threading.Thread(target=end_with_child, args=(child,), daemon=True).start()

@@ -38,7 +38,12 @@ async def orders(scope, receive, send):
 
 async def read(scope, receive, send):
     query, headers = dict(parse_qsl(scope["query_string"].decode())), dict(scope["headers"])
-    seen = {"name": query["name"], "count": int(query["count"]), "agent": headers[b"user-agent"].decode(), "trace": headers[b"x-trace"].decode()}
+    seen = {
+        "name": query["name"],
+        "count": int(query["count"]),
+        "agent": headers[b"user-agent"].decode(),
+        "trace": headers[b"x-trace"].decode(),
+    }
     await answer(send, to_json(seen))
 
 

@@ -11,7 +11,12 @@ def orders(event):
 
 def read(event):
     query, headers = event.query, event.headers
-    seen = {"name": query["name"], "count": query.get("count", type=int), "agent": headers["User-Agent"], "trace": headers.get("X-Trace")}
+    seen = {
+        "name": query["name"],
+        "count": query.get("count", type=int),
+        "agent": headers["User-Agent"],
+        "trace": headers.get("X-Trace"),
+    }
     return {"statusCode": 200, "body": seen}
 
 

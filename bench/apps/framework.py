@@ -20,7 +20,12 @@ def orders(request):
 
 def read(request):
     query, headers = request.args, request.headers
-    return {"name": query["name"], "count": query.get("count", type=int), "agent": headers["User-Agent"], "trace": headers.get("X-Trace")}
+    return {
+        "name": query["name"],
+        "count": query.get("count", type=int),
+        "agent": headers["User-Agent"],
+        "trace": headers.get("X-Trace"),
+    }
 
 
 def echo(request):

@@ -7,7 +7,13 @@ import time
 
 HELLO = {"message": "Hello from OpenFaaS!"}
 ORDERS = [
-    {"id": number, "customer": f"customer {number}", "total": number * 1.25, "paid": number % 2 == 0, "tags": ["new", "net"]}
+    {
+        "id": number,
+        "customer": f"customer {number}",
+        "total": number * 1.25,
+        "paid": number % 2 == 0,
+        "tags": ["new", "net"],
+    }
     for number in range(125)  # 10 KiB
 ]
 SLEEP, LONG, BURN = 0.05, 1.0, 0.5  # seconds

@@ -28,7 +28,12 @@ def orders(environ, start_response):
 
 def read(environ, start_response):
     query = dict(parse_qsl(environ["QUERY_STRING"]))
-    seen = {"name": query["name"], "count": int(query["count"]), "agent": environ["HTTP_USER_AGENT"], "trace": environ.get("HTTP_X_TRACE")}
+    seen = {
+        "name": query["name"],
+        "count": int(query["count"]),
+        "agent": environ["HTTP_USER_AGENT"],
+        "trace": environ.get("HTTP_X_TRACE"),
+    }
     return answer(start_response, to_json(seen))
 
 

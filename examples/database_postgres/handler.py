@@ -16,7 +16,9 @@ def startup(context):
     pool = ConnectionPool(url, min_size=1, max_size=8, kwargs={"row_factory": dict_row}, open=True)
     pool.wait(PATIENCE)
     with pool.connection() as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS notes (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text NOT NULL)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS notes (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text NOT NULL)"
+        )
 
 
 def shutdown(context):
@@ -35,4 +37,6 @@ def handle(event, context):
             return connection.execute("SELECT id, text FROM notes ORDER BY id").fetchall()
         if not event.text:
             raise HTTPError(400, {"error": "the body is the note's text"})
-        return connection.execute("INSERT INTO notes (text) VALUES (%s) RETURNING id, text", (event.text,)).fetchone(), 201
+        return connection.execute(
+            "INSERT INTO notes (text) VALUES (%s) RETURNING id, text", (event.text,)
+        ).fetchone(), 201

@@ -21,7 +21,9 @@ from watchdog_app import invoke
 
 def find(program):
     """Return a program of PostgreSQL's, on PATH or where Debian has it."""
-    found = shutil.which(program) or next(iter(sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{program}"), reverse=True)), None)
+    found = shutil.which(program) or next(
+        iter(sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{program}"), reverse=True)), None
+    )
     return found or pytest.skip(f"{program} is not installed: apt-get install postgresql")
 
 
@@ -34,9 +36,14 @@ def postgres():
         if user:
             shutil.chown(folder, user)
         run = {"user": user, "cwd": folder, "check": True, "stdout": subprocess.DEVNULL, "timeout": 60}
-        subprocess.run([initdb, "--pgdata", f"{folder}/data", "--username", "test", "--auth", "trust", "--no-sync"], **run)
+        subprocess.run(
+            [initdb, "--pgdata", f"{folder}/data", "--username", "test", "--auth", "trust", "--no-sync"], **run
+        )
         options = f"-k {folder} -c listen_addresses= -c fsync=off"
-        subprocess.run([pg_ctl, "--pgdata", f"{folder}/data", "--log", f"{folder}/log", "--options", options, "--wait", "start"], **run)
+        subprocess.run(
+            [pg_ctl, "--pgdata", f"{folder}/data", "--log", f"{folder}/log", "--options", options, "--wait", "start"],
+            **run,
+        )
         try:
             yield f"postgresql://test@/postgres?host={folder}"
         finally:

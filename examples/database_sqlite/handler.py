@@ -20,7 +20,9 @@ def startup(context):
 def handle(event, context):
     if event.method == "POST":
         return add(event.text), 201
-    return [{"id": number, "text": text} for number, text in database().execute("SELECT id, text FROM notes ORDER BY id")]
+    return [
+        {"id": number, "text": text} for number, text in database().execute("SELECT id, text FROM notes ORDER BY id")
+    ]
 
 
 def add(text):

@@ -29,7 +29,19 @@ def test_file_is_replaced():
 
 
 @pytest.mark.parametrize(
-    "target", ["/", "/..", "/../secret", "/%2e%2e%2fsecret", "/a/b", "//etc/passwd", "/.hidden", "/a%00b", "/name%0a", "/" + "a" * 101]
+    "target",
+    [
+        "/",
+        "/..",
+        "/../secret",
+        "/%2e%2e%2fsecret",
+        "/a/b",
+        "//etc/passwd",
+        "/.hidden",
+        "/a%00b",
+        "/name%0a",
+        "/" + "a" * 101,
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_name_that_leads_elsewhere_is_refused(method, target, tmp_path):

@@ -36,7 +36,11 @@ def test_picture_is_turned_as_its_camera_was_held():
     assert opened(invoke(handle, "POST", body=picture(exif=exif))).size == (64, 128)
 
 
-@pytest.mark.parametrize("body", [b"", b"hello", picture(kind="PNG")[:100], picture(kind="BMP")], ids=["empty", "text", "cut", "another format"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"hello", picture(kind="PNG")[:100], picture(kind="BMP")],
+    ids=["empty", "text", "cut", "another format"],
+)
 def test_other_body_is_refused(body):
     assert invoke(handle, "POST", body=body).status == 415
 

@@ -10,7 +10,9 @@ def handle(event, context):
     check(isinstance(order, dict), None, "the order is a JSON object")
     item, quantity = order.get("item"), order.get("quantity", 1)
     check(isinstance(item, str) and 0 < len(item) <= 100, "item", "a text of 1 to 100 characters")
-    check(type(quantity) is int and 1 <= quantity <= 50, "quantity", "a whole number from 1 to 50")  # True is an int too, but none of type int
+    check(
+        type(quantity) is int and 1 <= quantity <= 50, "quantity", "a whole number from 1 to 50"
+    )  # True is an int too, but none of type int
     for name in order.keys() - {"item", "quantity"}:
         check(False, name, "no such field")
     return {"order": context.call_id, "item": item, "quantity": quantity}, 201

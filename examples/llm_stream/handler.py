@@ -9,7 +9,9 @@ async def handle(event, context):
     request = event.json()
     prompt = request.get("prompt") if isinstance(request, dict) else None
     if not isinstance(prompt, str) or not prompt:
-        raise HTTPError(400, {"error": "prompt: what to answer"})  # until the first item, the status can still be chosen
+        raise HTTPError(
+            400, {"error": "prompt: what to answer"}
+        )  # until the first item, the status can still be chosen
     count = 0
     async for token in tokens(prompt):
         count += 1

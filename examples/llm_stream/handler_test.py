@@ -15,7 +15,9 @@ def test_tokens_come_as_lines():
     assert last == {"done": True, "tokens": 5}
 
 
-@pytest.mark.parametrize("body", [[], {}, {"prompt": ""}, {"prompt": 5}], ids=["no object", "no prompt", "empty prompt", "number"])
+@pytest.mark.parametrize(
+    "body", [[], {}, {"prompt": ""}, {"prompt": 5}], ids=["no object", "no prompt", "empty prompt", "number"]
+)
 def test_missing_prompt_is_refused(body):
     answer = invoke(handle, "POST", json=body)
     assert (answer.status, answer.json()) == (400, {"error": "prompt: what to answer"})

@@ -11,7 +11,9 @@ PLANETS = ["Mercury", "Venus", "Earth", "Mars"]
 
 def handle(event, context):
     word = event.query.get("q", "")
-    page = render("Planets" if not word else f"Planets with {word}", [name for name in PLANETS if word.lower() in name.lower()])
+    page = render(
+        "Planets" if not word else f"Planets with {word}", [name for name in PLANETS if word.lower() in name.lower()]
+    )
     tag = f'"{hashlib.sha256(page.encode()).hexdigest()[:16]}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": "default-src 'none'"}
     if tag in event.headers.get("If-None-Match", ""):
