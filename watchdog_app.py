@@ -7,7 +7,8 @@
     $ python watchdog_app.py
 
 The contract in ten lines. `event` has body, headers, method, query, path, raw_path, raw_query, text, json(), form(),
-cookies, stream and environ; `context` has hostname, function_name, namespace, call_id, deadline and remaining(). `handle` may return
+cookies, stream and environ; `context` has hostname, function_name, namespace, call_id, deadline and remaining().
+`handle` may return
     an envelope {"statusCode": …, "headers": …, "body": …}, in the older spelling status_code and response too,
     any other dict, a list, a number or what else JSON can say    -> 200, application/json
     str -> 200, text/html      bytes -> 200, application/octet-stream      None -> 204
@@ -445,7 +446,408 @@ class NotReadable(BadRequest, ValueError):
     """A body that is not what the function took it for."""
 
 
-# ---- 3. bytes -> Request: pure and strict, raises HTTPError (RFC 9112 §2 to §6) --------------------------------------
+# ---- 3. Log: records, and what stands behind stdout and stderr -------------------------------------------------------
+
+CALL: ContextVar[Context | None] = ContextVar("call", default=None)  # whose code runs here, for the log
+
+
+WARNED: set[str] = set()
+
+# What in a log would be taken for something else: a terminal's commands, other ends of a line. A record's own lines
+# stay lines
+ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"} | {
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+class Log:
+    """The log, which is stderr: one write a record; a log that cannot be written stops nobody."""
+
+    def __init__(self) -> None:
+        self.level, self.as_json = LEVELS["INFO"], False
+        self.tracks_calls = False  # whether CALL is kept up to date: 3 % of a short call, and for `logging` only
+
+    def __call__(self, level: str, text: str, trace: str = "", call_id: str = "", logger: str = "") -> None:
+        """Write one record, unless its level is below the log's; `trace`, such as a traceback, stands behind its
+        text.
+        """
+        if LEVELS.get(level, LEVELS["ERROR"]) < self.level:
+            return
+        record = (
+            json_record(level, text, trace, call_id, logger)
+            if self.as_json
+            else text_record(level, text, trace, call_id, logger)
+        )
+        try:
+            output = standard_error()
+            output.write(record)
+            output.flush()
+        except (
+            Exception
+        ):  # a broken pipe, a full disk, a closed file, no file at all, or what the function has put in its place
+            pass
+
+
+log = Log()
+
+
+def warn_once(message: str) -> None:
+    """Log a warning, once a process for each distinct message."""
+    if message not in WARNED and len(WARNED) < CACHE_ENTRIES:
+        WARNED.add(message)
+        log("WARNING", message)
+
+
+def text_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
+    """Make a record of lines of text. All but the first are indented, so that no text of an exception can pass for a
+    record of its own.
+    """
+    call = f"call {clipped(call_id)} " if call_id else ""
+    record = (
+        f"{level} {call}{logger and logger + ': '}{shortened(text, LOG_LINE)}\n{shortened(trace, LOG_LINE)}".strip()
+    )
+    record = (
+        record.translate(ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")
+    )  # lone surrogates are no text
+    return record.replace("\n", "\n  ") + "\n"
+
+
+def json_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
+    """Make a record of one JSON object in one line; what would make it longer than a line may be is cut, visibly."""
+    from json import dumps
+
+    now = time()
+    stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+    fields = {"time": stamp, "level": level, "message": text, "call_id": call_id, "logger": logger, "traceback": trace}
+    length = LOG_LINE
+    while len(line := dumps({name: shortened(value, length) for name, value in fields.items() if value})) >= LOG_LINE:
+        length //= 2
+    return line + "\n"
+
+
+def turns(text: Any, take: Callable[[Any], Any] = str) -> Iterator[Any]:
+    """Cut text, or bytes with `take=bytes`, into pieces of at most LOG_LINE that end with a line; break a line that is
+    longer.
+
+    What is done with a piece is done in one step, under the GIL and maybe a lock; other threads get theirs between two
+    pieces.
+    """
+    newline, start = take("\n") if take is str else b"\n", 0
+    while len(text) - start > LOG_LINE:
+        window = take(text[start : start + LOG_LINE + 1])  # with one more, which may be the end of a line of LOG_LINE
+        end = window.rfind(newline) + 1
+        yield window[:end] if end else window[: (end := line_end(window))] + newline
+        start += end
+    yield take(text[start:])
+
+
+def line_end(window: str | bytes) -> int:
+    """Return where to break a line that is longer than LOG_LINE: not within a UTF-8 sequence, if it is one."""
+    if isinstance(window, bytes):
+        return next((end for end in range(LOG_LINE, LOG_LINE - 4, -1) if window[end] & 0xC0 != 0x80), LOG_LINE)
+    return LOG_LINE
+
+
+class TextOutput(TextIOWrapper):
+    """sys.stdout and sys.stderr: long text is encoded in turns."""
+
+    def write(self, text: str, /) -> int:
+        if not isinstance(text, str) or len(text) <= LOG_LINE:
+            return super().write(text)
+        for piece in turns(text):
+            super().write(piece)
+        return len(text)
+
+
+class Output(BufferedIOBase):
+    """What stands behind the process's stdout and stderr: it breaks long lines, and neither fails nor hangs when nobody
+    takes what it writes.
+
+    of-watchdog stops reading for good at a line above 64 KiB; then the pipe fills, and each call that prints would wait
+    for ever. A write of up to LOG_LINE bytes is never torn; within a longer one the lines of other threads may stand
+    between two lines. Arguments: fd, the descriptor that it writes to, which stays open; name, for people.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd, self.name = fd, name
+        self.column = 0  # bytes of the last line, which has no end yet
+        self.lost = 0  # bytes that nobody took since the last that somebody did
+        self.renew_lock()
+        os.register_at_fork(after_in_child=self.renew_lock)  # the thread that holds it is not there in the child
+
+    def renew_lock(self) -> None:
+        self.lock = RLock()  # a signal handler may print while the code that it interrupts does
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self.fd)
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`, bytes of any kind; what is not taken within LOG_PATIENCE is lost, and counted."""
+        view = memoryview(data)
+        for turn in turns(view.cast("B") if view.nbytes else b"", bytes):
+            with self.lock:
+                if self.lost and not self._put(
+                    b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost
+                ):
+                    self.column = self.lost = 0
+                self.lost += self._put(self._with_break(turn))
+        return view.nbytes
+
+    def _with_break(self, data: bytes) -> bytes:
+        """Return `data`, none of whose lines is too long, with a line break before it if its first one would be where
+        the last write ended.
+        """
+        first = data.find(b"\n")
+        if self.column and self.column + (len(data) if first < 0 else first) > LOG_LINE:
+            data = b"\n" + data
+        last = data.rfind(b"\n")
+        self.column = len(data) - last - 1 if last >= 0 else self.column + len(data)
+        return data
+
+    def _put(self, data: bytes) -> int:
+        """Write `data`, and wait for a reader unless one is missing already; return how many bytes were not taken."""
+        rest = memoryview(data)
+        try:
+            while rest and select((), (self.fd,), (), 0 if self.lost else LOG_PATIENCE)[1]:
+                rest = rest[os_write(self.fd, rest[:PIPE_BUF]) :]  # so much never blocks a pipe that has room
+        except (OSError, ValueError):  # a broken pipe, a full disk, a closed descriptor
+            pass
+        return len(rest)
+
+
+def standard_error() -> Any:
+    """Return sys.stderr, or what it was before the function took it away; one that is deleted, without which no thread
+    can be made, is put back.
+    """
+    if not hasattr(sys, "stderr"):
+        sys.stderr = sys.__stderr__
+    return sys.stderr or sys.__stderr__
+
+
+class ImportHook:
+    """A finder that finds nothing itself: it lets `logging`, and pools, be set up when the function imports them; the
+    runtime never does.
+    """
+
+    def __init__(self) -> None:
+        self.set_ups: dict[str, Callable[[Any], None]] = {
+            "logging": set_up_logging,
+            "concurrent.futures.thread": set_up_pools,
+        }
+        self.set_ups["concurrent.futures.process"] = set_up_process_pools
+
+    def install(self) -> None:
+        """Set up what is imported from now on, and what the interpreter's own start, such as a sitecustomize, has
+        imported already.
+        """
+        for name in self.set_ups.keys() & sys.modules.keys():
+            self.set_ups.pop(name)(sys.modules[name])
+        sys.meta_path.insert(0, self)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Return the spec that another finder has for one of its modules, with a loader that sets it up
+        (importlib.abc.MetaPathFinder).
+        """
+        if set_up := self.set_ups.pop(name, None):
+            spec = next(
+                filter(None, (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)),
+                None,
+            )
+            if spec is not None:
+                spec.loader = SetUpLoader(spec.loader, set_up)  # type: ignore[assignment]  # by duck type
+            return spec
+        return None
+
+
+class SetUpLoader:
+    """A loader that sets up a module when another one has loaded it, and then is gone (importlib.abc.Loader)."""
+
+    def __init__(self, loader: Any, set_up: Callable[[Any], None]) -> None:
+        self.loader, self.set_up = loader, set_up
+
+    def create_module(self, spec: Any) -> Any:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        self.set_up(module)
+
+
+def set_up_logging(logging: Any) -> None:
+    """Let `logging` work without any set-up of the function's: from log_level on, into this log, each record with its
+    call.
+
+    What the function sets up itself wins: this stands where the standard library has its handler of last resort.
+    `basicConfig` without arguments, which `logging.info` calls itself, would take its place for a poorer one, and with
+    a level alone says that and no more.
+    """
+
+    class LastResort(logging.Handler):  # type: ignore[misc]
+        def createLock(self) -> None:  # noqa: N802 (logging's name)
+            super().createLock()
+            self.lock = RLock()  # calls in several threads wait for it, which gevent's is not made for
+
+        def emit(self, record: Any) -> None:
+            try:
+                error = record.exc_info and record.exc_info[1]
+                trace = format_traceback(error) if error else ""
+                log(
+                    record.levelname,
+                    record.getMessage(),
+                    trace + (record.stack_info or ""),
+                    getattr(record, "call_id", ""),
+                    record.name or "",
+                )
+            except Exception:
+                self.handleError(record)
+
+    def make_record(*arguments: Any, **more: Any) -> Any:
+        record = plain(*arguments, **more)
+        call = CALL.get()
+        record.call_id = call.call_id if call else ""
+        return record
+
+    def basic_config(**named: Any) -> None:
+        if logging.root.handlers or named.keys() - {"level"}:
+            configure(**named)
+        elif "level" in named:
+            logging.root.setLevel(named["level"])
+
+    plain, configure = logging.getLogRecordFactory(), logging.basicConfig
+    logging.basicConfig = basic_config
+    logging.setLogRecordFactory(make_record)
+    logging.lastResort = LastResort()
+    if not logging.root.handlers and logging.root.level == logging.WARNING:  # what it is born with
+        logging.root.setLevel(log.level)
+    track_calls()
+
+
+def track_calls() -> None:
+    """Let CALL say whose code runs, from now on; the function may be in its first one."""
+    CALL.set(running_call())
+    log.tracks_calls = True
+
+
+def running_call() -> Context | None:
+    """Return the context of the call whose code runs here. Where CALL is not kept, a caller's frame has it: no call
+    pays for what few ask.
+    """
+    frame: Any = None if CALL.get() else sys._getframe()
+    while frame and frame.f_code is not Application._answer.__code__:
+        frame = frame.f_back
+    return frame.f_locals["context"] if frame else CALL.get()
+
+
+def track_threads() -> None:
+    """Let each thread that a call starts belong to that call."""
+    start = threading.Thread.start
+
+    def start_in_call(thread: threading.Thread) -> None:
+        if running := running_call():
+            ids = {"HTTP_X_CALL_ID": running.call_id, "HTTP_TRACEPARENT": running._environ.get("HTTP_TRACEPARENT", "")}
+            call = type(running)(
+                ids
+            )  # without the rest of the environ: a thread may outlive its call, and is not to hold its body
+            thread.of_python_call = call  # type: ignore[attr-defined]
+            run = thread.run
+
+            def run_in_call() -> None:
+                CALL.set(call)
+                run()
+
+            thread.run = run_in_call  # type: ignore[method-assign]
+        start(thread)
+
+    threading.Thread.start = start_in_call  # type: ignore[method-assign,assignment]
+
+
+def set_up_pools(futures: Any) -> None:
+    """Let what a call submits to a thread pool, whose threads outlive it, belong to that call."""
+    submit = futures.ThreadPoolExecutor.submit
+
+    def submit_in_call(pool: Any, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
+        return submit(pool, copy_context().run, function, *arguments, **named)
+
+    futures.ThreadPoolExecutor.submit = submit_in_call
+
+
+def format_traceback(error: BaseException, of_function: bool = False) -> str:
+    """Convert an exception to its traceback's text; one of the function's begins in the function's files."""
+    from traceback import TracebackException  # 5 ms, and a function that works needs none of it
+
+    formatted = TracebackException(
+        type(error), error, function_frames(error) if of_function else error.__traceback__, compact=True
+    )
+    shorten_messages(formatted)
+    return "".join(formatted.format())
+
+
+def shorten_messages(formatted: Any) -> None:
+    """Cut the messages of an exception, and of those it goes back to: to indent one of 100 MB takes seconds, in which
+    no other thread runs.
+    """
+    exceptions = [formatted]
+    for exception in exceptions:
+        exception._str = shortened(exception._str, LOG_LINE)
+        if isinstance(exception.__notes__, list):
+            exception.__notes__ = [
+                shortened(note, LOG_LINE) if isinstance(note, str) else note for note in exception.__notes__
+            ]
+        if len(getattr(exception, "text", None) or "") > LOG_LINE:  # the line of a SyntaxError
+            exception.text = None
+        exceptions += filter(None, (exception.__cause__, exception.__context__, *(exception.exceptions or ())))
+
+
+def function_frames(error: BaseException) -> TracebackType | None:
+    """Return the frames of the function: what follows those of this module, of threading and of the import system.
+
+    Where nothing does, return all of them, but of a SyntaxError none: it says where.
+    """
+    frames = error.__traceback__
+    while frames and is_before_function(frames.tb_frame):
+        frames = frames.tb_next
+    return frames if frames or isinstance(error, SyntaxError) else error.__traceback__
+
+
+def is_before_function(frame: FrameType) -> bool:
+    if frame.f_globals is globals() or frame.f_globals is vars(threading):
+        return True
+    return frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code.co_filename.endswith(
+        "/importlib/__init__.py"
+    )
+
+
+UNPATCHED = type(sys)(
+    "_thread"
+)  # a copy: two calls may import at once, and the import system locks with what that module holds
+vars(UNPATCHED).update(vars(_thread))
+GREEN = "the function has replaced Python's locks, as gevent and eventlet do: "
+GREEN += "a call that waits for one that another call holds may hang"
+GREEN += "; gevent.monkey.patch_all(thread=False, queue=False) and eventlet.monkey_patch(thread=False) leave them alone"
+
+
+def start_thread(work: Callable[[Any], object], argument: object, name: str) -> None:
+    """Start a daemon thread of the system; a patched `threading` would make a greenlet of the caller's thread
+    instead.
+    """
+    standard_error()  # threading asks for it
+    if threading.get_ident is get_ident:
+        threading.Thread(target=work, args=(argument,), name=name, daemon=True).start()
+    else:
+        warn_once(GREEN)
+        vars(sys.modules["_frozen_importlib"])["_thread"] = UNPATCHED  # as eventlet leaves it, and gevent does not
+        start_new_thread(work, (argument,))
+
+
+# ---- 4. Head -> Request: pure and strict, raises HTTPError (RFC 9112 §2 to §6) ---------------------------------------
 
 CHUNKED = -1  # a body's length where only its chunks tell
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
@@ -636,7 +1038,7 @@ def check_expectation(request: Request, expectation: str) -> None:
         request.refusal = HTTPError(417)
 
 
-# ---- 4. bytes -> body: fed what arrived, each says how much of it was its own ----------------------------------------
+# ---- 5. Reader: bytes -> requests ------------------------------------------------------------------------------------
 
 is_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n").fullmatch
 
@@ -1033,7 +1435,7 @@ class RequestReader:
         return self.pending[1].data.tell() if self.pending else 0
 
 
-# ---- 5. Request -> environ (PEP 3333) --------------------------------------------------------------------------------
+# ---- 6. Request -> environ (PEP 3333) --------------------------------------------------------------------------------
 
 
 def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, Any]:
@@ -1082,15 +1484,6 @@ def build_environ(request: Request, base: dict[str, Any], peer: str) -> dict[str
     return environ
 
 
-def standard_error() -> Any:
-    """Return sys.stderr, or what it was before the function took it away; one that is deleted, without which no thread
-    can be made, is put back.
-    """
-    if not hasattr(sys, "stderr"):
-        sys.stderr = sys.__stderr__
-    return sys.stderr or sys.__stderr__
-
-
 def decoded_path(path: str) -> str:
     """Return the path of a target, in latin-1: without scheme and authority, its %XX decoded."""
     if path[0] != "/":
@@ -1114,8 +1507,106 @@ def percent_decoded(raw: bytes) -> bytes:
     return b"".join(pieces)
 
 
-# ---- 6. environ -> event and context: what the function sees ---------------------------------------------------------
+# ---- 7. JSON ---------------------------------------------------------------------------------------------------------
 
+
+def parsed_size(body: bytes) -> int:
+    """Estimate, in bytes, what JSON takes once it is parsed: up to 30 times its own size where its values are small."""
+    return len(body) + 64 * body.count(b",") + 208 * body.count(b"{") + 96 * body.count(b"[")
+
+
+JSON_TYPES: dict[str, Callable[[Any], Any]] = {
+    "datetime.datetime": lambda value: value.isoformat(),
+    "datetime.date": lambda value: value.isoformat(),
+    "datetime.time": lambda value: value.isoformat(),
+    "decimal.Decimal": str,
+    "uuid.UUID": str,
+    "enum.Enum": lambda value: value.value,
+    "builtins.set": list,
+    "builtins.frozenset": list,
+}
+
+
+class ResultError(TypeError):
+    """A result that cannot be sent; the message names the key and its value."""
+
+
+def is_enum(value: object) -> bool:
+    """Tell whether a text or number is a member of an Enum."""
+    return any(cls.__module__ == "enum" for cls in type(value).__mro__)
+
+
+def encode_text(text: str) -> bytes:
+    """Convert text to UTF-8; raise ResultError for text that has none."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ResultError(f"body {clipped(text)} is not valid Unicode: {error.reason} at {error.start}") from None
+
+
+CODEC: list[tuple[Callable[[Any], str], Callable[[str], Any]]] = []
+
+
+def json_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
+    """Return the functions that encode and decode JSON, made once."""
+    if not CODEC:
+        from json import JSONDecoder  # 1 to 3 ms, and it is needed with the first JSON only
+
+        CODEC.append((json_encoder(), JSONDecoder(parse_constant=not_json).decode))
+    return CODEC[0]
+
+
+def json_encoder() -> Callable[[Any], str]:
+    """Make the function that encodes JSON: what `JSONEncoder.encode` makes anew for each value, made once, which halves
+    its time.
+    """
+    from json import JSONEncoder, encoder
+
+    settings = JSONEncoder(
+        ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=json_default
+    )
+    make = getattr(encoder, "c_make_encoder", None)
+    if make is None:  # not CPython
+        return settings.encode
+    pieces = make(None, json_default, encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(pieces(value, 0))
+
+
+def not_json(constant: str) -> NoReturn:
+    """Refuse NaN and infinity, which are no JSON (RFC 8259 §6)."""
+    raise ValueError(f"{constant} is not JSON")
+
+
+def encode_json(value: Any) -> bytes:
+    """Convert a value to JSON in UTF-8, unescaped but for lone surrogates; raise ResultError for what JSON cannot
+    say.
+    """
+    try:
+        return json_codec()[0](value).encode("utf-8", "backslashreplace")  # \udXXX is JSON's own escape (RFC 8259 §7)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ResultError(
+            f"body {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}"
+        ) from None
+
+
+def json_default(value: Any) -> Any:
+    """Convert what the json module does not know: dates, decimals, sets, dataclasses and the like. Their modules are
+    not imported for it.
+    """
+    for cls in type(value).__mro__:
+        convert = JSON_TYPES.get(f"{cls.__module__}.{cls.__qualname__}")
+        if convert:
+            return convert(value)
+    if hasattr(type(value), "__dataclass_fields__"):
+        import dataclasses  # loaded already: the function has a dataclass
+
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    raise TypeError(f"{type(value).__name__} is not a type that JSON knows")
+
+
+# ---- 8. Event and context: what the function sees --------------------------------------------------------------------
 
 if TYPE_CHECKING:
     from functools import cached_property as lazy  # so that an attribute has the type that its method returns
@@ -1421,11 +1912,6 @@ class Event:
         return f"<Event {clipped(self.method)} {clipped(self._target)}>"
 
 
-def parsed_size(body: bytes) -> int:
-    """Estimate, in bytes, what JSON takes once it is parsed: up to 30 times its own size where its values are small."""
-    return len(body) + 64 * body.count(b",") + 208 * body.count(b"{") + 96 * body.count(b"[")
-
-
 class StreamEvent(Event):
     """One call of a function with `stream_request`: its body arrives while it runs."""
 
@@ -1568,260 +2054,7 @@ class Context:
         return f"<Context {clipped(self.call_id)} on {self.hostname}>"
 
 
-# ---- 7. result -> Response: whatever handle returned -----------------------------------------------------------------
-
-HTML, BINARY, JSON, LINES = (
-    "text/html; charset=utf-8",
-    "application/octet-stream",
-    "application/json",
-    "application/x-ndjson",
-)
-ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"))
-OTHER, OWN, LENGTH, CONNECTION = range(4)
-# Fields that are the server's: those between two hops (RFC 9110 §7.6.1), the framing, and Date and Server
-FIELD_KINDS = {
-    **dict.fromkeys(
-        ("date", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "server"), OWN
-    ),
-    **dict.fromkeys(("te", "trailer", "transfer-encoding", "upgrade"), OWN),
-    "content-length": LENGTH,
-    "connection": CONNECTION,
-}
-JSON_TYPES: dict[str, Callable[[Any], Any]] = {
-    "datetime.datetime": lambda value: value.isoformat(),
-    "datetime.date": lambda value: value.isoformat(),
-    "datetime.time": lambda value: value.isoformat(),
-    "decimal.Decimal": str,
-    "uuid.UUID": str,
-    "enum.Enum": lambda value: value.value,
-    "builtins.set": list,
-    "builtins.frozenset": list,
-}
-
-
-class ResultError(TypeError):
-    """A result that cannot be sent; the message names the key and its value."""
-
-
-class Response:
-    """What will be sent: status, headers as pairs, and a body, bytes or a stream."""
-
-    __slots__ = ("body", "headers", "status")
-
-    def __init__(self, status: int, headers: HeaderPairs, body: bytes | Stream | AsyncStream) -> None:
-        self.status, self.headers, self.body = status, headers, body
-
-
-def to_response(result: Any) -> Response:
-    """Convert whatever `handle` returned to a Response; raise ResultError, or what a stream's first item raises, if
-    that cannot be.
-    """
-    if isinstance(result, dict):
-        whole = ENVELOPE.issuperset(result)
-        if result and (whole or "statusCode" in result or "status_code" in result):
-            return from_envelope(result, () if whole else result.keys() - ENVELOPE)
-        return Response(200, [("Content-Type", JSON)], encode_json(result))
-    if result is None:
-        return Response(204, [], b"")
-    if type(result) is tuple:  # a named tuple is JSON
-        return from_tuple(result)
-    return from_parts(200, (), result)
-
-
-def from_envelope(envelope: dict[Any, Any], others: Collection[Any]) -> Response:
-    """Convert an envelope, in the older or the newer spelling, with its `others`, the keys of neither; the newer
-    spelling wins.
-    """
-    if "body" in envelope:
-        body = envelope["body"]
-    elif "response" in envelope:
-        body = envelope["response"]
-    else:  # beside a status they are the body: no content is lost by accident
-        body = {key: value for key, value in envelope.items() if key in others} if others else None
-        others = ()
-    if others:
-        warn_once(f"the result has keys beside its body, which are not sent: {clipped(sorted(map(str, others)))}")
-    status = envelope["statusCode"] if "statusCode" in envelope else envelope.get("status_code", 200)
-    return from_parts(status, envelope.get("headers") or (), body)
-
-
-def from_tuple(result: tuple[Any, ...]) -> Response:
-    """Convert (body, status), (body, headers) or (body, status, headers)."""
-    if len(result) == 3:
-        return from_parts(result[1], result[2], result[0])
-    if len(result) != 2:
-        raise ResultError(
-            f"a tuple of {len(result)} is no result: return (body, status), (body, headers) or (body, status, headers)"
-        )
-    body, second = result
-    return from_parts(200, second, body) if isinstance(second, (list, Mapping)) else from_parts(second, (), body)
-
-
-def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response:
-    """Put a response together: the function's own Content-Type wins, then `kind`, then that of the body; where none is
-    allowed, it is dropped.
-    """
-    code = to_status(status)
-    pairs = to_pairs(headers) if headers else []
-    content, natural = encode_body(body)
-    if code in (204, 304):
-        return without_body(code, pairs, content)
-    if not (pairs and any(name.lower() == "content-type" for name, _ in pairs)):
-        if isinstance(content, AsyncStream):
-            content.headers = pairs
-        else:
-            pairs.insert(0, ("Content-Type", kind or natural))
-    return Response(code, pairs, content)
-
-
-def without_body(status: int, headers: HeaderPairs, content: bytes | Stream | AsyncStream) -> Response:
-    """Make the response of a status that has no body, and warn of one that the function gave it."""
-    if content != b"":
-        warn_once(f"a body with status {status} is not sent")
-    if not isinstance(content, bytes):
-        content.close()
-    return Response(status, [pair for pair in headers if pair[0].lower() != "content-type"], b"")
-
-
-def to_status(status: Any) -> int:
-    """Check a status: 200 to 599 as int, http.HTTPStatus or three digits of text (1xx would hang of-watchdog's
-    caller).
-    """
-    code = status
-    if isinstance(status, str) and re.fullmatch("[0-9]{3}", status):
-        code = int(status)
-    if not isinstance(code, int) or isinstance(code, bool) or not 200 <= code <= 599:
-        raise ResultError(f"status {clipped(status)} cannot be sent: it takes a number from 200 to 599")
-    return int(code)
-
-
-def header_items(headers: Any) -> list[tuple[Any, Any]]:
-    """Convert a dict or pairs to pairs; raise ResultError for anything else."""
-    try:
-        return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
-    except (TypeError, ValueError):
-        raise ResultError(
-            f"headers {clipped(headers)} cannot be sent: they take a dict or a list of (name, value)"
-        ) from None
-
-
-def to_pairs(headers: Any) -> HeaderPairs:
-    """Convert the function's headers to pairs of text, one for each field, without those that are the server's; check
-    each.
-    """
-    pairs = []
-    for name, value in header_items(headers):
-        for single in value if isinstance(value, (list, tuple)) else (value,):
-            text = str(single) if type(single) is int else single
-            _, kind = field_line(name, text)
-            if kind == OTHER or (kind == CONNECTION and text.lower() == "close"):
-                pairs.append((name, text))
-    return pairs
-
-
-def encode_body(body: Any) -> tuple[bytes | Stream | AsyncStream, str]:
-    """Convert a body to its bytes, or to a stream, and its Content-Type: the common types first."""
-    kind = type(body)
-    if kind is dict or kind is list:
-        return encode_json(body), JSON
-    if kind is str:
-        return encode_text(body), HTML
-    if kind is bytes:
-        return body, BINARY
-    if body is None:
-        return b"", HTML
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        return bytes(body), BINARY
-    if isinstance(body, str) and not is_enum(body):
-        return encode_text(body), HTML
-    if isinstance(body, BaseException):  # seen in the wild: {"statusCode": 500, "body": error}
-        return encode_text(str(body)), HTML
-    if callable(getattr(body, "read", None)):
-        body = file_pieces(body)
-    if hasattr(body, "__next__"):
-        stream = Stream(body)
-        return stream, stream.kind
-    if hasattr(body, "__anext__"):
-        return AsyncStream(body), ""
-    return encode_json(body), JSON
-
-
-def is_enum(value: object) -> bool:
-    """Tell whether a text or number is a member of an Enum."""
-    return any(cls.__module__ == "enum" for cls in type(value).__mro__)
-
-
-def encode_text(text: str) -> bytes:
-    """Convert text to UTF-8; raise ResultError for text that has none."""
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ResultError(f"body {clipped(text)} is not valid Unicode: {error.reason} at {error.start}") from None
-
-
-CODEC: list[tuple[Callable[[Any], str], Callable[[str], Any]]] = []
-
-
-def json_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
-    """Return the functions that encode and decode JSON, made once."""
-    if not CODEC:
-        from json import JSONDecoder  # 1 to 3 ms, and it is needed with the first JSON only
-
-        CODEC.append((json_encoder(), JSONDecoder(parse_constant=not_json).decode))
-    return CODEC[0]
-
-
-def json_encoder() -> Callable[[Any], str]:
-    """Make the function that encodes JSON: what `JSONEncoder.encode` makes anew for each value, made once, which halves
-    its time.
-    """
-    from json import JSONEncoder, encoder
-
-    settings = JSONEncoder(
-        ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=json_default
-    )
-    make = getattr(encoder, "c_make_encoder", None)
-    if make is None:  # not CPython
-        return settings.encode
-    pieces = make(None, json_default, encoder.encode_basestring, None, ":", ",", False, False, False)
-    return lambda value: "".join(pieces(value, 0))
-
-
-def not_json(constant: str) -> NoReturn:
-    """Refuse NaN and infinity, which are no JSON (RFC 8259 §6)."""
-    raise ValueError(f"{constant} is not JSON")
-
-
-def encode_json(value: Any) -> bytes:
-    """Convert a value to JSON in UTF-8, unescaped but for lone surrogates; raise ResultError for what JSON cannot
-    say.
-    """
-    try:
-        return json_codec()[0](value).encode("utf-8", "backslashreplace")  # \udXXX is JSON's own escape (RFC 8259 §7)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ResultError(
-            f"body {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}"
-        ) from None
-
-
-def json_default(value: Any) -> Any:
-    """Convert what the json module does not know: dates, decimals, sets, dataclasses and the like. Their modules are
-    not imported for it.
-    """
-    for cls in type(value).__mro__:
-        convert = JSON_TYPES.get(f"{cls.__module__}.{cls.__qualname__}")
-        if convert:
-            return convert(value)
-    if hasattr(type(value), "__dataclass_fields__"):
-        import dataclasses  # loaded already: the function has a dataclass
-
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    raise TypeError(f"{type(value).__name__} is not a type that JSON knows")
-
-
-CALL: ContextVar[Context | None] = ContextVar("call", default=None)  # whose code runs here, for the log
+# ---- 9. Streams and the event loop -----------------------------------------------------------------------------------
 
 
 class Stream:
@@ -1867,28 +2100,6 @@ class Stream:
         close = getattr(self.items, "close", None)
         if close:
             close()
-
-
-UNPATCHED = type(sys)(
-    "_thread"
-)  # a copy: two calls may import at once, and the import system locks with what that module holds
-vars(UNPATCHED).update(vars(_thread))
-GREEN = "the function has replaced Python's locks, as gevent and eventlet do: "
-GREEN += "a call that waits for one that another call holds may hang"
-GREEN += "; gevent.monkey.patch_all(thread=False, queue=False) and eventlet.monkey_patch(thread=False) leave them alone"
-
-
-def start_thread(work: Callable[[Any], object], argument: object, name: str) -> None:
-    """Start a daemon thread of the system; a patched `threading` would make a greenlet of the caller's thread
-    instead.
-    """
-    standard_error()  # threading asks for it
-    if threading.get_ident is get_ident:
-        threading.Thread(target=work, args=(argument,), name=name, daemon=True).start()
-    else:
-        warn_once(GREEN)
-        vars(sys.modules["_frozen_importlib"])["_thread"] = UNPATCHED  # as eventlet leaves it, and gevent does not
-        start_new_thread(work, (argument,))
 
 
 class Ready:
@@ -2314,6 +2525,170 @@ def file_pieces(file: Any) -> Iterator[Any]:
             file.close()
 
 
+# ---- 10. Result -> Response: whatever handle returned ----------------------------------------------------------------
+
+HTML, BINARY, JSON, LINES = (
+    "text/html; charset=utf-8",
+    "application/octet-stream",
+    "application/json",
+    "application/x-ndjson",
+)
+ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"))
+OTHER, OWN, LENGTH, CONNECTION = range(4)
+# Fields that are the server's: those between two hops (RFC 9110 §7.6.1), the framing, and Date and Server
+FIELD_KINDS = {
+    **dict.fromkeys(
+        ("date", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "server"), OWN
+    ),
+    **dict.fromkeys(("te", "trailer", "transfer-encoding", "upgrade"), OWN),
+    "content-length": LENGTH,
+    "connection": CONNECTION,
+}
+
+
+class Response:
+    """What will be sent: status, headers as pairs, and a body, bytes or a stream."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: HeaderPairs, body: bytes | Stream | AsyncStream) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+
+def to_response(result: Any) -> Response:
+    """Convert whatever `handle` returned to a Response; raise ResultError, or what a stream's first item raises, if
+    that cannot be.
+    """
+    if isinstance(result, dict):
+        whole = ENVELOPE.issuperset(result)
+        if result and (whole or "statusCode" in result or "status_code" in result):
+            return from_envelope(result, () if whole else result.keys() - ENVELOPE)
+        return Response(200, [("Content-Type", JSON)], encode_json(result))
+    if result is None:
+        return Response(204, [], b"")
+    if type(result) is tuple:  # a named tuple is JSON
+        return from_tuple(result)
+    return from_parts(200, (), result)
+
+
+def from_envelope(envelope: dict[Any, Any], others: Collection[Any]) -> Response:
+    """Convert an envelope, in the older or the newer spelling, with its `others`, the keys of neither; the newer
+    spelling wins.
+    """
+    if "body" in envelope:
+        body = envelope["body"]
+    elif "response" in envelope:
+        body = envelope["response"]
+    else:  # beside a status they are the body: no content is lost by accident
+        body = {key: value for key, value in envelope.items() if key in others} if others else None
+        others = ()
+    if others:
+        warn_once(f"the result has keys beside its body, which are not sent: {clipped(sorted(map(str, others)))}")
+    status = envelope["statusCode"] if "statusCode" in envelope else envelope.get("status_code", 200)
+    return from_parts(status, envelope.get("headers") or (), body)
+
+
+def from_tuple(result: tuple[Any, ...]) -> Response:
+    """Convert (body, status), (body, headers) or (body, status, headers)."""
+    if len(result) == 3:
+        return from_parts(result[1], result[2], result[0])
+    if len(result) != 2:
+        raise ResultError(
+            f"a tuple of {len(result)} is no result: return (body, status), (body, headers) or (body, status, headers)"
+        )
+    body, second = result
+    return from_parts(200, second, body) if isinstance(second, (list, Mapping)) else from_parts(second, (), body)
+
+
+def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response:
+    """Put a response together: the function's own Content-Type wins, then `kind`, then that of the body; where none is
+    allowed, it is dropped.
+    """
+    code = to_status(status)
+    pairs = to_pairs(headers) if headers else []
+    content, natural = encode_body(body)
+    if code in (204, 304):
+        return without_body(code, pairs, content)
+    if not (pairs and any(name.lower() == "content-type" for name, _ in pairs)):
+        if isinstance(content, AsyncStream):
+            content.headers = pairs
+        else:
+            pairs.insert(0, ("Content-Type", kind or natural))
+    return Response(code, pairs, content)
+
+
+def without_body(status: int, headers: HeaderPairs, content: bytes | Stream | AsyncStream) -> Response:
+    """Make the response of a status that has no body, and warn of one that the function gave it."""
+    if content != b"":
+        warn_once(f"a body with status {status} is not sent")
+    if not isinstance(content, bytes):
+        content.close()
+    return Response(status, [pair for pair in headers if pair[0].lower() != "content-type"], b"")
+
+
+def to_status(status: Any) -> int:
+    """Check a status: 200 to 599 as int, http.HTTPStatus or three digits of text (1xx would hang of-watchdog's
+    caller).
+    """
+    code = status
+    if isinstance(status, str) and re.fullmatch("[0-9]{3}", status):
+        code = int(status)
+    if not isinstance(code, int) or isinstance(code, bool) or not 200 <= code <= 599:
+        raise ResultError(f"status {clipped(status)} cannot be sent: it takes a number from 200 to 599")
+    return int(code)
+
+
+def header_items(headers: Any) -> list[tuple[Any, Any]]:
+    """Convert a dict or pairs to pairs; raise ResultError for anything else."""
+    try:
+        return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except (TypeError, ValueError):
+        raise ResultError(
+            f"headers {clipped(headers)} cannot be sent: they take a dict or a list of (name, value)"
+        ) from None
+
+
+def to_pairs(headers: Any) -> HeaderPairs:
+    """Convert the function's headers to pairs of text, one for each field, without those that are the server's; check
+    each.
+    """
+    pairs = []
+    for name, value in header_items(headers):
+        for single in value if isinstance(value, (list, tuple)) else (value,):
+            text = str(single) if type(single) is int else single
+            _, kind = field_line(name, text)
+            if kind == OTHER or (kind == CONNECTION and text.lower() == "close"):
+                pairs.append((name, text))
+    return pairs
+
+
+def encode_body(body: Any) -> tuple[bytes | Stream | AsyncStream, str]:
+    """Convert a body to its bytes, or to a stream, and its Content-Type: the common types first."""
+    kind = type(body)
+    if kind is dict or kind is list:
+        return encode_json(body), JSON
+    if kind is str:
+        return encode_text(body), HTML
+    if kind is bytes:
+        return body, BINARY
+    if body is None:
+        return b"", HTML
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body), BINARY
+    if isinstance(body, str) and not is_enum(body):
+        return encode_text(body), HTML
+    if isinstance(body, BaseException):  # seen in the wild: {"statusCode": 500, "body": error}
+        return encode_text(str(body)), HTML
+    if callable(getattr(body, "read", None)):
+        body = file_pieces(body)
+    if hasattr(body, "__next__"):
+        stream = Stream(body)
+        return stream, stream.kind
+    if hasattr(body, "__anext__"):
+        return AsyncStream(body), ""
+    return encode_json(body), JSON
+
+
 FIELD_LINES: dict[
     tuple[str, str], tuple[bytes, int]
 ] = {}  # headers sent before -> their lines and kinds: 0.1 instead of 1 µs
@@ -2341,316 +2716,7 @@ def field_line(name: str, value: str) -> tuple[bytes, int]:
     return line
 
 
-# ---- 8. Application: environ -> event -> handle -> Response ----------------------------------------------------------
-
-# What in a log would be taken for something else: a terminal's commands, other ends of a line. A record's own lines
-# stay lines
-ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"} | {
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
-
-
-class Log:
-    """The log, which is stderr: one write a record; a log that cannot be written stops nobody."""
-
-    def __init__(self) -> None:
-        self.level, self.as_json = LEVELS["INFO"], False
-        self.tracks_calls = False  # whether CALL is kept up to date: 3 % of a short call, and for `logging` only
-
-    def __call__(self, level: str, text: str, trace: str = "", call_id: str = "", logger: str = "") -> None:
-        """Write one record, unless its level is below the log's; `trace`, such as a traceback, stands behind its
-        text.
-        """
-        if LEVELS.get(level, LEVELS["ERROR"]) < self.level:
-            return
-        record = (
-            json_record(level, text, trace, call_id, logger)
-            if self.as_json
-            else text_record(level, text, trace, call_id, logger)
-        )
-        try:
-            output = standard_error()
-            output.write(record)
-            output.flush()
-        except (
-            Exception
-        ):  # a broken pipe, a full disk, a closed file, no file at all, or what the function has put in its place
-            pass
-
-
-log = Log()
-
-
-def text_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
-    """Make a record of lines of text. All but the first are indented, so that no text of an exception can pass for a
-    record of its own.
-    """
-    call = f"call {clipped(call_id)} " if call_id else ""
-    record = (
-        f"{level} {call}{logger and logger + ': '}{shortened(text, LOG_LINE)}\n{shortened(trace, LOG_LINE)}".strip()
-    )
-    record = (
-        record.translate(ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")
-    )  # lone surrogates are no text
-    return record.replace("\n", "\n  ") + "\n"
-
-
-def json_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
-    """Make a record of one JSON object in one line; what would make it longer than a line may be is cut, visibly."""
-    from json import dumps
-
-    now = time()
-    stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-    fields = {"time": stamp, "level": level, "message": text, "call_id": call_id, "logger": logger, "traceback": trace}
-    length = LOG_LINE
-    while len(line := dumps({name: shortened(value, length) for name, value in fields.items() if value})) >= LOG_LINE:
-        length //= 2
-    return line + "\n"
-
-
-def turns(text: Any, take: Callable[[Any], Any] = str) -> Iterator[Any]:
-    """Cut text, or bytes with `take=bytes`, into pieces of at most LOG_LINE that end with a line; break a line that is
-    longer.
-
-    What is done with a piece is done in one step, under the GIL and maybe a lock; other threads get theirs between two
-    pieces.
-    """
-    newline, start = take("\n") if take is str else b"\n", 0
-    while len(text) - start > LOG_LINE:
-        window = take(text[start : start + LOG_LINE + 1])  # with one more, which may be the end of a line of LOG_LINE
-        end = window.rfind(newline) + 1
-        yield window[:end] if end else window[: (end := line_end(window))] + newline
-        start += end
-    yield take(text[start:])
-
-
-def line_end(window: str | bytes) -> int:
-    """Return where to break a line that is longer than LOG_LINE: not within a UTF-8 sequence, if it is one."""
-    if isinstance(window, bytes):
-        return next((end for end in range(LOG_LINE, LOG_LINE - 4, -1) if window[end] & 0xC0 != 0x80), LOG_LINE)
-    return LOG_LINE
-
-
-class TextOutput(TextIOWrapper):
-    """sys.stdout and sys.stderr: long text is encoded in turns."""
-
-    def write(self, text: str, /) -> int:
-        if not isinstance(text, str) or len(text) <= LOG_LINE:
-            return super().write(text)
-        for piece in turns(text):
-            super().write(piece)
-        return len(text)
-
-
-class Output(BufferedIOBase):
-    """What stands behind the process's stdout and stderr: it breaks long lines, and neither fails nor hangs when nobody
-    takes what it writes.
-
-    of-watchdog stops reading for good at a line above 64 KiB; then the pipe fills, and each call that prints would wait
-    for ever. A write of up to LOG_LINE bytes is never torn; within a longer one the lines of other threads may stand
-    between two lines. Arguments: fd, the descriptor that it writes to, which stays open; name, for people.
-    """
-
-    def __init__(self, fd: int, name: str) -> None:
-        self.fd, self.name = fd, name
-        self.column = 0  # bytes of the last line, which has no end yet
-        self.lost = 0  # bytes that nobody took since the last that somebody did
-        self.renew_lock()
-        os.register_at_fork(after_in_child=self.renew_lock)  # the thread that holds it is not there in the child
-
-    def renew_lock(self) -> None:
-        self.lock = RLock()  # a signal handler may print while the code that it interrupts does
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self.fd
-
-    def isatty(self) -> bool:
-        return os.isatty(self.fd)
-
-    def write(self, data: Any, /) -> int:
-        """Write all of `data`, bytes of any kind; what is not taken within LOG_PATIENCE is lost, and counted."""
-        view = memoryview(data)
-        for turn in turns(view.cast("B") if view.nbytes else b"", bytes):
-            with self.lock:
-                if self.lost and not self._put(
-                    b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost
-                ):
-                    self.column = self.lost = 0
-                self.lost += self._put(self._with_break(turn))
-        return view.nbytes
-
-    def _with_break(self, data: bytes) -> bytes:
-        """Return `data`, none of whose lines is too long, with a line break before it if its first one would be where
-        the last write ended.
-        """
-        first = data.find(b"\n")
-        if self.column and self.column + (len(data) if first < 0 else first) > LOG_LINE:
-            data = b"\n" + data
-        last = data.rfind(b"\n")
-        self.column = len(data) - last - 1 if last >= 0 else self.column + len(data)
-        return data
-
-    def _put(self, data: bytes) -> int:
-        """Write `data`, and wait for a reader unless one is missing already; return how many bytes were not taken."""
-        rest = memoryview(data)
-        try:
-            while rest and select((), (self.fd,), (), 0 if self.lost else LOG_PATIENCE)[1]:
-                rest = rest[os_write(self.fd, rest[:PIPE_BUF]) :]  # so much never blocks a pipe that has room
-        except (OSError, ValueError):  # a broken pipe, a full disk, a closed descriptor
-            pass
-        return len(rest)
-
-
-class ImportHook:
-    """A finder that finds nothing itself: it lets `logging`, and pools, be set up when the function imports them; the
-    runtime never does.
-    """
-
-    def __init__(self) -> None:
-        self.set_ups: dict[str, Callable[[Any], None]] = {
-            "logging": set_up_logging,
-            "concurrent.futures.thread": set_up_pools,
-        }
-        self.set_ups["concurrent.futures.process"] = set_up_process_pools
-
-    def install(self) -> None:
-        """Set up what is imported from now on, and what the interpreter's own start, such as a sitecustomize, has
-        imported already.
-        """
-        for name in self.set_ups.keys() & sys.modules.keys():
-            self.set_ups.pop(name)(sys.modules[name])
-        sys.meta_path.insert(0, self)
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Return the spec that another finder has for one of its modules, with a loader that sets it up
-        (importlib.abc.MetaPathFinder).
-        """
-        if set_up := self.set_ups.pop(name, None):
-            spec = next(
-                filter(None, (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)),
-                None,
-            )
-            if spec is not None:
-                spec.loader = SetUpLoader(spec.loader, set_up)  # type: ignore[assignment]  # by duck type
-            return spec
-        return None
-
-
-class SetUpLoader:
-    """A loader that sets up a module when another one has loaded it, and then is gone (importlib.abc.Loader)."""
-
-    def __init__(self, loader: Any, set_up: Callable[[Any], None]) -> None:
-        self.loader, self.set_up = loader, set_up
-
-    def create_module(self, spec: Any) -> Any:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: Any) -> None:
-        module.__spec__.loader = module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        self.set_up(module)
-
-
-def set_up_logging(logging: Any) -> None:
-    """Let `logging` work without any set-up of the function's: from log_level on, into this log, each record with its
-    call.
-
-    What the function sets up itself wins: this stands where the standard library has its handler of last resort.
-    `basicConfig` without arguments, which `logging.info` calls itself, would take its place for a poorer one, and with
-    a level alone says that and no more.
-    """
-
-    class LastResort(logging.Handler):  # type: ignore[misc]
-        def createLock(self) -> None:  # noqa: N802 (logging's name)
-            super().createLock()
-            self.lock = RLock()  # calls in several threads wait for it, which gevent's is not made for
-
-        def emit(self, record: Any) -> None:
-            try:
-                error = record.exc_info and record.exc_info[1]
-                trace = format_traceback(error) if error else ""
-                log(
-                    record.levelname,
-                    record.getMessage(),
-                    trace + (record.stack_info or ""),
-                    getattr(record, "call_id", ""),
-                    record.name or "",
-                )
-            except Exception:
-                self.handleError(record)
-
-    def make_record(*arguments: Any, **more: Any) -> Any:
-        record = plain(*arguments, **more)
-        call = CALL.get()
-        record.call_id = call.call_id if call else ""
-        return record
-
-    def basic_config(**named: Any) -> None:
-        if logging.root.handlers or named.keys() - {"level"}:
-            configure(**named)
-        elif "level" in named:
-            logging.root.setLevel(named["level"])
-
-    plain, configure = logging.getLogRecordFactory(), logging.basicConfig
-    logging.basicConfig = basic_config
-    logging.setLogRecordFactory(make_record)
-    logging.lastResort = LastResort()
-    if not logging.root.handlers and logging.root.level == logging.WARNING:  # what it is born with
-        logging.root.setLevel(log.level)
-    track_calls()
-
-
-def track_calls() -> None:
-    """Let CALL say whose code runs, from now on; the function may be in its first one."""
-    CALL.set(running_call())
-    log.tracks_calls = True
-
-
-def running_call() -> Context | None:
-    """Return the context of the call whose code runs here. Where CALL is not kept, a caller's frame has it: no call
-    pays for what few ask.
-    """
-    frame: Any = None if CALL.get() else sys._getframe()
-    while frame and frame.f_code is not Application._answer.__code__:
-        frame = frame.f_back
-    return frame.f_locals["context"] if frame else CALL.get()
-
-
-def track_threads() -> None:
-    """Let each thread that a call starts belong to that call."""
-    start = threading.Thread.start
-
-    def start_in_call(thread: threading.Thread) -> None:
-        if running := running_call():
-            ids = {"HTTP_X_CALL_ID": running.call_id, "HTTP_TRACEPARENT": running._environ.get("HTTP_TRACEPARENT", "")}
-            call = type(running)(
-                ids
-            )  # without the rest of the environ: a thread may outlive its call, and is not to hold its body
-            thread.of_python_call = call  # type: ignore[attr-defined]
-            run = thread.run
-
-            def run_in_call() -> None:
-                CALL.set(call)
-                run()
-
-            thread.run = run_in_call  # type: ignore[method-assign]
-        start(thread)
-
-    threading.Thread.start = start_in_call  # type: ignore[method-assign,assignment]
-
-
-def set_up_pools(futures: Any) -> None:
-    """Let what a call submits to a thread pool, whose threads outlive it, belong to that call."""
-    submit = futures.ThreadPoolExecutor.submit
-
-    def submit_in_call(pool: Any, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-        return submit(pool, copy_context().run, function, *arguments, **named)
-
-    futures.ThreadPoolExecutor.submit = submit_in_call
+# ---- 11. Application: environ -> event -> handle -> Response ---------------------------------------------------------
 
 
 def set_up_process_pools(futures: Any) -> None:
@@ -2660,62 +2726,6 @@ def set_up_process_pools(futures: Any) -> None:
     import atexit
 
     atexit.register(futures._python_exit)
-
-
-WARNED: set[str] = set()
-
-
-def warn_once(message: str) -> None:
-    """Log a warning, once a process for each distinct message."""
-    if message not in WARNED and len(WARNED) < CACHE_ENTRIES:
-        WARNED.add(message)
-        log("WARNING", message)
-
-
-def format_traceback(error: BaseException, of_function: bool = False) -> str:
-    """Convert an exception to its traceback's text; one of the function's begins in the function's files."""
-    from traceback import TracebackException  # 5 ms, and a function that works needs none of it
-
-    formatted = TracebackException(
-        type(error), error, function_frames(error) if of_function else error.__traceback__, compact=True
-    )
-    shorten_messages(formatted)
-    return "".join(formatted.format())
-
-
-def shorten_messages(formatted: Any) -> None:
-    """Cut the messages of an exception, and of those it goes back to: to indent one of 100 MB takes seconds, in which
-    no other thread runs.
-    """
-    exceptions = [formatted]
-    for exception in exceptions:
-        exception._str = shortened(exception._str, LOG_LINE)
-        if isinstance(exception.__notes__, list):
-            exception.__notes__ = [
-                shortened(note, LOG_LINE) if isinstance(note, str) else note for note in exception.__notes__
-            ]
-        if len(getattr(exception, "text", None) or "") > LOG_LINE:  # the line of a SyntaxError
-            exception.text = None
-        exceptions += filter(None, (exception.__cause__, exception.__context__, *(exception.exceptions or ())))
-
-
-def function_frames(error: BaseException) -> TracebackType | None:
-    """Return the frames of the function: what follows those of this module, of threading and of the import system.
-
-    Where nothing does, return all of them, but of a SyntaxError none: it says where.
-    """
-    frames = error.__traceback__
-    while frames and is_before_function(frames.tb_frame):
-        frames = frames.tb_next
-    return frames if frames or isinstance(error, SyntaxError) else error.__traceback__
-
-
-def is_before_function(frame: FrameType) -> bool:
-    if frame.f_globals is globals() or frame.f_globals is vars(threading):
-        return True
-    return frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code.co_filename.endswith(
-        "/importlib/__init__.py"
-    )
 
 
 class Function:
@@ -3126,7 +3136,7 @@ def make_application(target: str | os.PathLike[str] = "") -> Application:
     return application
 
 
-# ---- 9. Response -> bytes: one exchange ------------------------------------------------------------------------------
+# ---- 12. Exchange: one request and its response ----------------------------------------------------------------------
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STATUS_BYTES: dict[str, tuple[bytes, bool]] = {}  # checked before
@@ -3461,7 +3471,8 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
     return application
 
 
-# ---- 10. Server: sockets, selector and threads -----------------------------------------------------------------------
+# ---- 13. Server: sockets, selector and threads -----------------------------------------------------------------------
+
 #
 # One thread holds the lead: it polls the selector, accepts, collects requests, and runs a complete one in place,
 # because handing a call to another thread costs two switches under the GIL. The lead changes hands only when a call may
@@ -4515,7 +4526,7 @@ class Server:
             pass
 
 
-# ---- 11. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
+# ---- 14. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
 
 PARENT = os.getppid()  # read as soon as may be: of-watchdog may be gone before the function is imported
 # seconds before a non-zero exit: of-watchdog, on a busy machine, loses the last output of a child that dies at once
@@ -5030,7 +5041,7 @@ def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
         log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call.call_id if call else "")
 
 
-# ---- 12. For development: a test kit, a request log, restart on change; none of it runs in the container -------------
+# ---- 15. For development: a test kit, a request log, restart on change; none of it runs in the container -------------
 
 
 class Answer:
@@ -5283,7 +5294,7 @@ def end_child(child: Any) -> None:
         child.wait()
 
 
-# ---- 13. Command line ------------------------------------------------------------------------------------------------
+# ---- 16. Command line ------------------------------------------------------------------------------------------------
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool]:
