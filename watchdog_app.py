@@ -2002,9 +2002,8 @@ class Context:
     @lazy
     def call_id(self) -> str:
         # Made in the environ, since of two threads that read it first both would make one
-        return self._environ.get("HTTP_X_CALL_ID") or self._environ.setdefault(
-            "of_python.call_id", os.urandom(16).hex()
-        )  # type: ignore[no-any-return]
+        sent = self._environ.get("HTTP_X_CALL_ID")
+        return str(sent or self._environ.setdefault("of_python.call_id", os.urandom(16).hex()))
 
     @lazy
     def trace_id(self) -> str | None:

@@ -26,24 +26,23 @@ FUNCTION = ROOT / "bench" / "apps" / "hello.py"
 
 
 class Cost(NamedTuple):
-    """Counts for one request. Each bound is 2 to 6 % above what is so today: room for another release of Python, not for another layer."""
+    """Counts for one request. Each bound is 15 % above today's count: room for another release of Python, not for another layer."""
 
     calls: float  # of functions in Python; each costs about 50 ns
     c_calls: float  # of functions in C, system calls among them
-    lines: float  # run; the finest count that is the same in all releases of Python
-    bytecodes: float  # run; 3.11 needs most, and 3.12 and later a tenth less
+    bytecodes: float  # run; 3.11 needs most, 3.12 and later a tenth less
     blocks: float  # of memory held when `handle` has run: request, environ, event, result and what they are made of
     bytes: float  # in these blocks: a body may be there twice, no more
 
 
 CASES = {
-    # today about 50, 46, 236, 1 380, 36 and 2 750: 15 lines look for what is rare, such as a result that is awaited or a body that still arrives
-    "GET hello": (one_thread.hello, GET, Cost(calls=52, c_calls=48, lines=243, bytecodes=1451, blocks=38, bytes=2900)),
-    # today about 57, 65, 296, 1 745, 40 and 5 000: the body is there twice, once as what the chunks were put together in
+    # 51, 47, 1 435, 36 and 2 750
+    "GET hello": (one_thread.hello, GET, Cost(calls=59, c_calls=54, bytecodes=1650, blocks=41, bytes=3150)),
+    # 62, 64, 1 768, 40 and 5 000: the body is there twice, as it came and as `event.body`
     "POST 1 KiB chunked": (
         one_thread.length,
         CHUNKED,
-        Cost(calls=63, c_calls=67, lines=301, bytecodes=1800, blocks=42, bytes=5250),
+        Cost(calls=71, c_calls=74, bytecodes=2030, blocks=46, bytes=5750),
     ),
 }
 cases = pytest.mark.parametrize(
@@ -108,7 +107,6 @@ def least(running, count):
 def test_request_takes_no_more_python_than_its_bound(one, handle, request_bytes, bound):
     counts = least(one(handle, request_bytes), traced)
     assert counts["call"] <= bound.calls
-    assert counts["line"] <= bound.lines
     assert counts["opcode"] <= bound.bytecodes
     assert counts["opcode"] > bound.bytecodes / 2  # they are counted at all
 
