@@ -1694,9 +1694,7 @@ class Headers(Values):
         return sum(1 for _ in self)
 
     def getlist(self, name: str) -> list[str]:
-        """Return the separate values of the fields called `name`, in order of arrival; an empty list where there is
-        none.
-        """
+        """Return the values of the fields called `name`, in order of arrival; an empty list for none."""
         repeated = self._environ.get("of_python.repeated", {}).get(header_key(name))
         if repeated:
             return list(repeated)
@@ -1714,10 +1712,10 @@ def header_key(name: str) -> str:
 
 
 class Query(Values):
-    """Named text values in order of arrival, the first one of a name by `[...]`: query parameters, form fields,
-    cookies.
+    """Named text values in order of arrival: query parameters, form fields, cookies.
 
-    Arguments: pairs, each a name and a value; what, the noun for one of them, by which a missing one is reported.
+    `[...]` gives the first value of a name. Arguments: pairs, each a name and a value; what, the noun for one of them,
+    by which a missing one is reported.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], what: str = "query parameter") -> None:
@@ -2938,9 +2936,7 @@ class Application:
         return Later(stream, answer)
 
     def answers_at_once(self, target: str) -> bool:
-        """Tell whether a call to `target` takes no time, whatever the function does: a server need not keep a thread
-        for it.
-        """
+        """Tell whether a call to `target` needs no thread: the runtime answers it itself."""
         return ("_/" in target or "%" in target) and decoded_path(target.partition("?")[0]) in OWN_PATHS
 
     def _answer_itself(self, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
@@ -3959,9 +3955,7 @@ class Server:
         self.wake()
 
     def check_descriptors(self) -> None:
-        """Stop if the function has closed the listener, the selector or the waker: callers would wait, or be refused,
-        for ever.
-        """
+        """Stop if the function has closed the listener, the selector or the waker."""
         try:
             if self.draining or all(os.fstat(fd)[:3] == identity for fd, identity in self.own.items()):
                 return
@@ -4428,8 +4422,9 @@ class Server:
             self._watch(connection, IN, soon)
 
     def drained(self) -> bool:
-        """Tell whether nothing is in flight any more; peers that have their answer and keep the connection open do not
-        count.
+        """Tell whether nothing is in flight any more.
+
+        Peers that have their answer and keep the connection open do not count.
         """
         if not self.draining or self.listener.fileno() >= 0:
             return False
@@ -4461,9 +4456,7 @@ class Server:
         os.close(self.waker)
 
     def forget(self) -> None:
-        """In a process that the function has forked: close what is the parent's, which else could end no connection as
-        long as this one lives.
-        """
+        """Close what is the parent's, in a process that the function has forked."""
         self.forked = True
         self.listener.close()
         self.epoll.close()
@@ -4473,8 +4466,7 @@ class Server:
     # -- the monitor --
 
     def monitor(self, longest: float | None = None) -> None:
-        """Sleep as long as nothing can be stuck, at most `longest` seconds; then give the lead away if the leader's
-        call is.
+        """Sleep at most `longest` seconds, then give the lead away if the leader is stuck.
 
         It is called over and over by one thread, the main one, which also waits for signals. An idle server does not
         wake it.

@@ -380,8 +380,16 @@ def test_make_without_a_target_names_each_command():
 # ---- the module itself ----
 
 
+SECTIONS = """
+    Limits and settings; Errors; Log; Head -> Request; Reader; Request -> environ; JSON; Event and context; Streams and the event loop;
+    Result -> Response; Application; Exchange; Server; Life cycle; For development; Command line
+"""
+
+
 def test_sections_stand_in_order():
-    assert [int(number) for number in re.findall(r"^# ---- ([0-9]+)\. ", MODULE, re.MULTILINE)] == list(range(1, 14))
+    rulers = re.findall(r"^# ---- ([0-9]+)\. ([^:(\n]*?)(?:[:(].*| -+)$", MODULE, re.MULTILINE)
+    assert [title.strip(" -") for _, title in rulers] == [title.strip() for title in SECTIONS.split(";")]
+    assert [int(number) for number, _ in rulers] == list(range(1, len(rulers) + 1))
 
 
 def test_module_refers_only_to_the_standard_library():
