@@ -14,15 +14,9 @@ def handle(event, context):
             raise HTTPError(400, {"error": f"the CloudEvent has no {name}"})
     if attributes["specversion"] != "1.0":
         raise HTTPError(400, {"error": "specversion: 1.0 is what this function takes"})
-    return {
-        "headers": {
-            "ce-specversion": "1.0",
-            "ce-id": str(uuid4()),
-            "ce-source": "/examples/cloud_events",
-            "ce-type": "com.example.seen",
-        },
-        "body": {"seen": attributes["id"], "type": attributes["type"], "data": data},
-    }
+    headers = {"ce-specversion": "1.0", "ce-id": str(uuid4()), "ce-source": "/examples/cloud_events"}
+    headers["ce-type"] = "com.example.seen"
+    return {"seen": attributes["id"], "type": attributes["type"], "data": data}, headers
 
 
 def read_event(event):
@@ -32,18 +26,16 @@ def read_event(event):
         return read_structured(event.json())
     if kind.startswith("application/cloudevents"):  # another format, or a batch
         raise HTTPError(415, {"error": "a CloudEvent in binary mode, or as application/cloudevents+json"})
-    attributes = {
-        name[3:].lower(): unquote(value) for name, value in event.headers.items() if name.lower().startswith("ce-")
-    }
+    fields = [(name.lower(), unquote(value)) for name, value in event.headers.items()]
+    attributes = {name[3:]: value for name, value in fields if name.startswith("ce-")}
     return attributes, event.json() if kind == "application/json" or kind.endswith("+json") else event.text
 
 
 def read_structured(attributes):
     """Take the data, which is JSON or encoded in base64, out of the attributes."""
     try:
-        encoded = attributes.pop("data_base64", None)
-        return attributes, attributes.pop("data", None) if encoded is None else b64decode(
-            encoded, validate=True
-        ).decode()
+        if "data_base64" in attributes:
+            return attributes, b64decode(attributes.pop("data_base64"), validate=True).decode()
+        return attributes, attributes.pop("data", None)
     except (AttributeError, TypeError, ValueError):
         raise HTTPError(400, {"error": "not a CloudEvent: a JSON object, data_base64 as text"}) from None
