@@ -3133,26 +3133,26 @@ def make_application(target: str | os.PathLike[str] = "") -> Application:
 
 # ---- 12. Exchange: one request and its response ----------------------------------------------------------------------
 
+#
+# An Exchange is touched only by the thread that owns its connection.
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-STATUS_BYTES: dict[str, tuple[bytes, bool]] = {}  # checked before
+STATUS_BYTES: dict[str, tuple[bytes, bool]] = {}  # statuses sent before -> what status_bytes makes of them
 is_status = re.compile(r"[2-5][0-9]{2} [\t\x20-\x7e\x80-\xff]*").fullmatch
-BODILESS = (b"204", b"304")  # statuses without a body (RFC 9110 §6.4.1); those of 1xx cannot be sent at all
+BODILESS = ("204 ", "304 ")  # statuses without a body (RFC 9110 §6.4.1); those of 1xx cannot be sent at all
 
 
 def status_bytes(status: str) -> tuple[bytes, bool]:
-    """Convert the text of a status line to its bytes and whether it has no body; raise ResultError for one that would
-    break the response.
+    """Convert a WSGI status to its status line and whether it has no body; raise ResultError for one that would break
+    the response.
     """
-    known = STATUS_BYTES.get(status) if type(status) is str else None
-    if known is None:
-        if type(status) is not str or not is_status(status):
-            raise ResultError(
-                f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase"
-            )
-        line = status.encode("latin-1")
-        known = line, line[:3] in BODILESS
-        remember(STATUS_BYTES, status, known, len(line))
-    return known
+    if type(status) is not str or not is_status(status):
+        raise ResultError(
+            f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase"
+        )
+    line = f"HTTP/1.1 {status}\r\n".encode("latin-1"), status.startswith(BODILESS)
+    remember(STATUS_BYTES, status, line, len(status))
+    return line
 
 
 class DateLines:
@@ -3170,42 +3170,35 @@ class DateLines:
 
 
 class Exchange(BaseHandler):
-    """Run a WSGI application for one request and send its response: the last gate before the wire.
+    """One request and its response: run a WSGI application; check, frame and send what it returns.
 
-    Of BaseHandler it keeps the hooks and the order of events; each method says which default it corrects.
+    BaseHandler provides the hooks and their order; a docstring says which of its defaults an override corrects. This is
+    the last gate before the wire: status, names and values are checked before the first byte is sent.
 
-    Arguments: request; connection, which sends (`send` at once, keeping what does not fit, and `send_all`, which waits
-    for its peer); server, for its part of the environ, whether it is closing, and to be told before the first wait.
+    Arguments: request; connection, whose `send` keeps what does not fit and whose `send_all` waits for the peer;
+    server, for the base environ, the date and whether it is closing, and to be told before the first wait.
     """
 
     error_headers: HeaderPairs = PLAIN
-    status: str | None
-    no_body = False  # whether the status has none
-    next_look, ended_at = (
-        0.0,
-        FOREVER,
-    )  # when to look at the peer of an empty item, and since when that has ended its side and got nothing
-    is_noted = False  # whether the server's expectation knows of it, since it was stuck, or need not
-    headers_sent: bool
-    bytes_sent: int
     error_body = b"Internal Server Error\n"
+    bytes_sent = 0  # of a body with a length
+    length: int | None = None  # of the body: as the application declared it, or of a list
+    no_body = False  # the response to HEAD, and 204 and 304
+    chunked = False
+    keep_alive = False  # whether the connection stays open, as the head has announced
+    next_look, ended_at = 0.0, FOREVER  # a stream's next look at its peer, and when that was first seen to have ended
 
     def __init__(self, request: Request, connection: Connection, server: Server) -> None:
         self.request, self.connection, self.server = request, connection, server
-        self.keep_alive = request.keep_alive
+        # Read in each exchange; reading a default of the class takes several times as long
+        self.lines: list[bytes] | None = None  # of the head: the status line and the checked fields
+        self.headers_sent = False
+        self.awaits = False  # whether the result is pending: the server calls `go_on` when it is ready
         self.cut = False  # whether the response, or the connection, ended before its time
-        self.status_bytes = b""
-        self.lines: list[bytes] = []  # of the header fields, checked
-        self.length: int | None = None  # as the application declared it
-        self.chunked = False
-        self.awaits = (
-            False  # whether the result is not there yet: the server goes on with it when it says that it is ready
-        )
+        self.is_noted = False  # whether the server need not count its time
 
     def run(self, application: WSGIApplication) -> None:
-        """Run `application`. The default takes any ConnectionError for the caller's; here one that the application
-        raises is its own failure.
-        """
+        """Run `application`. The default mistakes its ConnectionError for a peer that has gone."""
         try:
             self.setup_environ()
             self.result = application(self.environ, self.start_response)
@@ -3214,39 +3207,183 @@ class Exchange(BaseHandler):
             self._fail(error)
 
     def go_on(self) -> None:
-        """Go on with a result that has become ready: the items to send in its place, or one item of a stream, or None,
-        its end.
+        """Go on with a result that is ready: the items to send in its place, one item of a stream, or None at its
+        end.
         """
         try:
             taken = self.result.take()  # type: ignore[attr-defined]  # what has `when_ready` has it
-            if type(taken) is bytes:
-                self.write(taken)
-            elif taken is not None:
+            if taken is not None and type(taken) is not bytes:
                 self.result, self.awaits = taken, False
                 return self.finish_response()
-            if taken is None or self._bodiless():
-                self._end_stream()
+            if taken is not None:
+                self.write(taken)
+            if taken is None or self.no_body:
+                self.finish_content()
                 self.awaits = False
-                self.close()
         except BaseException as error:
             self.awaits = False
             self._fail(error)
 
-    def _fail(self, error: BaseException) -> None:
-        if isinstance(error, Disconnected):
-            return self.give_up()
-        try:
-            self.handle_error()
-        except BaseException:  # an error in answering an error: nothing is left to say
-            self.give_up()
-
     def setup_environ(self) -> None:
-        """Make the environ from the request. The default builds it again for each from many calls."""
+        """Make the environ from the request. The default builds it from many calls."""
         connection = self.connection
         self.environ = environ = build_environ(self.request, self.server.base, connection.peer)
         environ["of_python.connection"] = connection
         if connection.reader.pending is not None:
             environ["wsgi.input"] = BufferedReader(ArrivingBody(connection, self.server.settings.read_timeout), RECEIVE)
+
+    def start_response(self, status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:  # type: ignore[override]
+        """Check status and headers (PEP 3333). The default does so by assert only, and lets CR and LF pass."""
+        if exc_info:
+            if self.headers_sent:
+                raise exc_info[1].with_traceback(exc_info[2])
+        elif self.lines:
+            raise RuntimeError("start_response was called twice")
+        self.length = None
+        line, self.bodiless = STATUS_BYTES.get(status) or status_bytes(status)
+        lines = [line, self.server.date.fields()]
+        for name, value in headers:
+            line, kind = FIELD_LINES.get((name, value)) or field_line(name, value)
+            if kind == OTHER:
+                lines.append(line)
+            elif kind == LENGTH:
+                self.length = declared_length(value)
+            elif kind == CONNECTION and value.lower() == "close":
+                self.request.keep_alive = False
+        self.lines = lines
+        return self.write
+
+    def finish_response(self) -> None:
+        """Send a list whole, head and body at once, and anything else item by item, or when it is ready. The default
+        sends the head and each item separately.
+        """
+        if type(self.result) is list and not self.headers_sent:  # a list has no `close`
+            body = b"".join(self.result)
+            if self.length is None:
+                self.length = len(body)
+            parts = self._framed(body, True)
+            if len(body) > JOINED and not self.no_body:
+                self.connection.send(b"".join(parts[:-1]), body)
+            else:
+                self.connection.send(b"".join(parts))
+        elif hasattr(self.result, "when_ready"):
+            self.awaits = True
+        else:
+            self._send_stream()
+
+    def _send_stream(self) -> None:
+        self.server.before_stream(self.connection)
+        for item in self.result:
+            self.write(item)
+            if self.no_body:
+                break
+        self.finish_content()
+
+    def write(self, data: bytes) -> None:
+        """Send one item of a stream (PEP 3333). The default knows no framing but Content-Length."""
+        if type(data) is not bytes:
+            raise ResultError(
+                f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes"
+            )
+        if framed := b"".join(self._framed(data, is_last=False)):
+            self.ended_at = FOREVER
+            self._write(framed)
+        elif self.server.clock() >= self.next_look:
+            self._look_at_peer(self.server.clock())
+
+    def finish_content(self) -> None:
+        """End a stream: its framing, then the result. The default knows no chunks, nor a body that is too short."""
+        if framed := b"".join(self._framed(b"", is_last=True)):
+            self._write(framed)
+        self.close()
+
+    def _write(self, data: bytes) -> None:
+        if self.awaits:  # in the leader's hands: no more is taken until all of it is sent
+            self.connection.send(data)
+        else:
+            self.connection.send_all(data)
+
+    def _framed(self, data: bytes, is_last: bool) -> list[bytes]:
+        """Return what to send, in parts: the head unless it has been sent, `data` in its framing, and the end of the
+        body behind the last data.
+        """
+        parts = [] if self.headers_sent else self._head()
+        if self.no_body:
+            pass
+        elif self.length is not None:
+            self.bytes_sent += len(data)
+            if self.bytes_sent != self.length and (is_last or self.bytes_sent > self.length):
+                raise ResultError(
+                    f"header Content-Length with value {self.length} cannot be sent: "
+                    f"the body has {self.bytes_sent} bytes"
+                )
+            parts.append(data)
+        elif self.chunked:
+            if data:
+                parts += b"%x\r\n" % len(data), data, b"\r\n"
+            if is_last:
+                parts.append(b"0\r\n\r\n")
+        else:
+            parts.append(data)
+        self.headers_sent = True
+        return parts
+
+    def _head(self) -> list[bytes]:
+        if not self.lines:
+            raise RuntimeError("the application did not call start_response before its first item")
+        request, lines = self.request, self.lines
+        lines.append(self._framing(request))
+        self.keep_alive = request.keep_alive and not self.server.closing and self.connection.reader.pending is None
+        if self.keep_alive:
+            lines.append(b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n")
+        else:
+            request.expects_continue = False  # the rest of the body is not wanted
+            lines.append(b"Connection: close\r\n\r\n")
+        return lines
+
+    def _framing(self, request: Request) -> bytes:
+        """Decide how the peer finds the end of the body (RFC 9112 §6.3), and return the field that says it."""
+        self.no_body = self.bodiless or request.method == "HEAD"
+        if self.bodiless:
+            return b""
+        if self.length is not None:
+            return b"Content-Length: %d\r\n" % self.length
+        if request.modern:
+            self.chunked = not self.no_body
+            return b"Transfer-Encoding: chunked\r\n"
+        request.keep_alive = False  # the end of the connection is the end of the body
+        return b""
+
+    def _look_at_peer(self, now: float) -> None:
+        """Raise Disconnected where the peer has gone, or ended its side HALF_CLOSED seconds ago: while all items are
+        empty, no send can fail.
+        """
+        self.next_look = now + PEER_LOOK
+        if end := self.connection.end():
+            self.ended_at = min(self.ended_at, now)
+            if end & LOST or now - self.ended_at >= HALF_CLOSED:
+                raise Disconnected
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            if isinstance(error, Disconnected):
+                self.give_up()
+            else:
+                self.handle_error()
+        except BaseException:  # an error in the response to an error: nothing is left to say
+            self.give_up()
+
+    def handle_error(self) -> None:
+        """Log the error, then answer 500 or cut the response that has begun. The default leaves that looking
+        complete.
+        """
+        if not isinstance(sys.exception(), StreamFailed):  # which the application has logged
+            self.log_exception(sys.exc_info())
+        if self.headers_sent:
+            return self.give_up()
+        self.close()
+        self.result = self.error_output(self.environ, self.start_response)
+        self.finish_response()
 
     def give_up(self) -> None:
         """End without the rest of the response."""
@@ -3260,190 +3397,6 @@ class Exchange(BaseHandler):
         except BaseException:
             self.log_exception(sys.exc_info())
 
-    def start_response(self, status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:  # type: ignore[override]
-        """Take status and headers (PEP 3333), and check each: the default does so by assert only, and lets CR and LF
-        pass.
-        """
-        if exc_info:
-            if self.headers_sent:
-                raise exc_info[1].with_traceback(exc_info[2])
-        elif self.status is not None:
-            raise RuntimeError("start_response was called twice")
-        self.status_bytes, self.no_body = status_bytes(status)
-        self.lines, self.length = [], None
-        for name, value in headers:
-            line, kind = field_line(name, value)
-            if kind == OTHER:
-                self.lines.append(line)
-            else:
-                self._own_field(kind, value)
-        self.status = status
-        return self.write
-
-    def _own_field(self, kind: int, value: str) -> None:
-        """Note what the application says of the fields that are the server's."""
-        if kind == LENGTH:
-            if not is_length(value):
-                raise ResultError(
-                    f"header Content-Length with value {clipped(value)} cannot be sent: it takes a number"
-                )
-            self.length = int(value)
-        elif kind == CONNECTION and value.lower() == "close":
-            self.keep_alive = False
-
-    def finish_response(self) -> None:
-        """Send the result: one whose items are all there as one whole, with its head in one send; any other as a
-        stream.
-
-        The default writes the head and each item by themselves.
-        """
-        if type(self.result) is not list or self.headers_sent:
-            self.awaits = hasattr(self.result, "when_ready")
-            if not self.awaits:
-                self._send_stream()
-                self.close()
-        else:  # a list has no `close`
-            body = b"".join(self.result)
-            head = self._whole_head(len(body))
-            self.headers_sent = True
-            if len(body) > JOINED and not self._bodiless():
-                self.connection.send(head, body)
-            else:
-                self.connection.send(head if self._bodiless() else head + body)
-
-    def _bodiless(self) -> bool:
-        return self.no_body or self.request.method == "HEAD"
-
-    def _whole_head(self, length: int) -> bytes:
-        if self.status is None:
-            raise RuntimeError("the application did not call start_response")
-        if self.length is not None and self.length != length:
-            if not self._bodiless():
-                raise ResultError(
-                    f"header Content-Length with value {self.length} cannot be sent: the body has {length} bytes"
-                )
-            length = self.length
-        return self._head(b"" if self.no_body else b"Content-Length: %d\r\n" % length)
-
-    def _head(self, framing: bytes) -> bytes:
-        return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (
-            self.status_bytes,
-            self.server.date.fields(),
-            b"".join(self.lines),
-            framing,
-            self._persistence(),
-        )
-
-    def _persistence(self) -> bytes:
-        """Return the Connection field, where one is needed, and stay by what it says."""
-        request = self.request  # not to be kept alive since its body, which arrived meanwhile, was not valid
-        if (
-            not self.keep_alive
-            or not request.keep_alive
-            or self.server.closing
-            or self.connection.reader.pending is not None
-        ):
-            self.keep_alive = request.expects_continue = False
-            return b"Connection: close\r\n"
-        return b"" if request.modern else b"Connection: keep-alive\r\n"
-
-    def _send_stream(self) -> None:
-        self.server.before_stream(self.connection)
-        for item in self.result:
-            self.write(item)
-            if self._bodiless():
-                break
-        self._end_stream()
-
-    def _end_stream(self) -> None:
-        head = b"" if self.headers_sent else self._stream_head()
-        self.headers_sent = True
-        if head or self.chunked:
-            self._write(
-                head + b"0\r\n\r\n" if self.chunked else head
-            )  # at once: of two, what the kernel does not take of the first is lost
-        if not self.chunked and self.length is not None and self.bytes_sent < self.length and not self._bodiless():
-            raise ResultError(
-                f"header Content-Length promised {self.length} bytes, and the body ended after {self.bytes_sent}"
-            )
-
-    def write(self, data: bytes) -> None:
-        """Send one item of a stream, before the first the head (PEP 3333). The default knows no framing but Content-
-        Length.
-        """
-        if type(data) is not bytes:
-            raise ResultError(
-                f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes"
-            )
-        head = b"" if self.headers_sent else self._stream_head()
-        sent = self.bytes_sent + len(data)
-        if self._bodiless():
-            data = b""
-        elif self.chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-        elif self.length is not None and sent > self.length:
-            raise ResultError(f"header Content-Length promised {self.length} bytes, and the body has more")
-        self.headers_sent, self.bytes_sent = True, sent
-        if head or data:
-            self.ended_at = FOREVER
-            self._write(head + data)
-        elif self.server.clock() >= self.next_look:
-            self._look_at_peer(self.server.clock())
-
-    def _look_at_peer(self, now: float) -> None:
-        """Raise Disconnected where the peer has gone, or has ended its side and got nothing for HALF_CLOSED seconds: no
-        send says so.
-        """
-        self.next_look = now + PEER_LOOK
-        if end := self.connection.end():
-            self.ended_at = min(self.ended_at, now)
-            if end & LOST or now - self.ended_at >= HALF_CLOSED:
-                raise Disconnected
-
-    def _stream_head(self) -> bytes:
-        if self.status is None:
-            raise RuntimeError("the application did not call start_response before its first item")
-        if self.no_body:
-            return self._head(b"")
-        if self.length is not None:
-            return self._head(b"Content-Length: %d\r\n" % self.length)
-        self.chunked = self.request.modern and self.request.method != "HEAD"
-        self.keep_alive = self.keep_alive and self.request.modern  # to HTTP/1.0 the end of a stream is the connection's
-        return self._head(b"Transfer-Encoding: chunked\r\n" if self.request.modern else b"")
-
-    def handle_error(self) -> None:
-        """Log the error and answer 500, or cut the response that has begun: the default leaves it looking complete."""
-        error = sys.exception()
-        if not isinstance(error, StreamFailed):  # the application has logged that one
-            self.log_exception(sys.exc_info())
-        begun = self.headers_sent
-        self.close()
-        if begun:
-            self.cut = True
-        else:
-            self.result = self.error_output(self.environ, self.start_response)
-            self.finish_response()
-
-    def get_stdin(self) -> Any:
-        """Do nothing: the environ has wsgi.input already."""
-
-    def get_stderr(self) -> Any:
-        """Do nothing: the environ has wsgi.errors already."""
-
-    def add_cgi_vars(self) -> None:
-        """Do nothing: the environ has them already."""
-
-    def _write(self, data: bytes) -> None:
-        if (
-            self.awaits
-        ):  # in the leader's hands: what the kernel does not take is sent before the next item is asked for
-            self.connection.send(data)
-        else:
-            self.connection.send_all(data)
-
-    def _flush(self) -> None:
-        """Do nothing: what is written is sent."""
-
     def log_exception(self, exc_info: Any) -> None:
         """Log one record. The default writes it in many pieces."""
         log(
@@ -3452,15 +3405,23 @@ class Exchange(BaseHandler):
             format_traceback(exc_info[1]),
         )
 
+    # Hooks that are never called
+    get_stdin = get_stderr = add_cgi_vars = _flush = None  # type: ignore[assignment]
+
+
+def declared_length(value: str) -> int:
+    """Convert a Content-Length of the application; raise ResultError for one that is no number."""
+    if not is_length(value):
+        raise ResultError(f"header Content-Length with value {clipped(value)} cannot be sent: it takes a number")
+    return int(value)
+
 
 def refusal_application(error: HTTPError) -> WSGIApplication:
-    """Make the application that answers with a refusal: fixed text, nothing of the request in it, by the same path as
-    any answer.
-    """
+    """Make the application that answers with a refusal: fixed text, nothing of the request in it."""
 
     def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         line = status_line(error.status)
-        start_response(line, PLAIN + RETRY if error.status == 503 else PLAIN[:])
+        start_response(line, PLAIN + RETRY if error.status == 503 else PLAIN)
         return [line[4:].encode("latin-1") + b"\n"]
 
     return application

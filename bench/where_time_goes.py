@@ -34,7 +34,7 @@ STEPS: dict[str, tuple[tuple[Any, str], ...]] = {
     "handle": (),  # the function, wrapped where it is handed over
     "cast": ((watchdog_app, "to_response"),),
     "json": (),  # the encoder, wrapped where it is kept
-    "head": ((watchdog_app.Exchange, "start_response"), (watchdog_app.Exchange, "_whole_head")),
+    "head": ((watchdog_app.Exchange, "start_response"), (watchdog_app.Exchange, "_head")),
     "send": ((watchdog_app.Connection, "send"),),
 }
 CASES: dict[str, tuple[Callable[[Any, Any], Any], bytes]] = {
