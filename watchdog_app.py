@@ -2708,7 +2708,8 @@ def field_line(name: str, value: str) -> tuple[bytes, int]:
             f"header {name} with value {clipped(value)} cannot be sent: "
             "it takes latin-1 text without control characters"
         )
-    line = f"{name}: {value}\r\n".encode("latin-1"), FIELD_KINDS.get(name.lower(), OTHER)
+    text = "".join((name, ": ", value, "\r\n"))  # not formatted: a str of another class may format to another text
+    line = text.encode("latin-1"), FIELD_KINDS.get(name.lower(), OTHER)
     remember(FIELD_LINES, (name, value), line, len(line[0]))
     return line
 

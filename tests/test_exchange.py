@@ -383,6 +383,19 @@ def test_a_character_that_no_head_may_hold_cannot_be_sent(text, character):
         watchdog_app.field_line(text.format(character), "a")
 
 
+def test_text_of_another_class_is_sent_as_it_was_checked():
+    class Other(str):
+        def __format__(self, spec):
+            return "a\r\nX-Bad: b"
+
+        __str__ = __format__
+
+    for value in (Other("shown"), "shown"):  # what comes second is found in the cache
+        with serving(lambda event, context: ("", 200, {"X-A": value})) as server:
+            answer = server.get()
+        assert (answer.header("X-A"), answer.header("X-Bad")) == ("shown", None)
+
+
 @pytest.mark.parametrize("value", ["-3", "+3", "3_0", " 3", "3.0"])
 @pytest.mark.parametrize("raw", [GET, HEAD], ids=["GET", "HEAD"])
 @pytest.mark.parametrize("result", [[], ()], ids=["list", "stream"])
