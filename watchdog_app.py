@@ -2052,30 +2052,46 @@ class Context:
 
 
 # ---- 9. Streams and the event loop -----------------------------------------------------------------------------------
+#
+# Who may touch what:
+#     Feed        put: the thread that provides the values. when_ready, take: one other thread at a time.
+#     Job, Items  __init__, take, close: any thread. The methods with an underscore: the loop's.
+#     Loop        start, watch, soon: any thread. _run, _run_jobs: the loop's. _watch: a thread of its own.
+#     Stream      the thread that sends it.
+
+HTML, BINARY, JSON, LINES = (
+    "text/html; charset=utf-8",
+    "application/octet-stream",
+    "application/json",
+    "application/x-ndjson",
+)
 
 
 class Stream:
-    """A body that is sent as it comes. Its first item is taken at once, so that an early error can still choose the
-    status.
-    """
+    """A body that is sent as it comes: the items of an iterator, encoded. Argument: items."""
 
-    def __init__(self, items: Iterator[Any]) -> None:
+    def __init__(self, items: Any) -> None:
         self.items = items
-        self.failed: Callable[[], object] = bool  # called when an item raises, before the exception goes on
+        self.failed: Callable[[], object] = bool  # called when an item after the first raises
         self.context: Context | None = None  # of the call that it is a part of
         self.first: list[bytes] = []
         self.kind = BINARY
+
+    def begin(self) -> Stream:
+        """Take the first item, which decides the Content-Type; what it raises can still choose the status."""
         try:
-            for item in items:
+            for item in self.items:
                 encoded, self.kind = encode_item(item)
                 self.first.append(encoded)
                 break
         except BaseException:
             self.close()
             raise
+        return self
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self.first
+        if self.first:
+            yield self.first.pop()
         try:
             CALL.set(self.context)
             for item in self.items:
@@ -2088,414 +2104,46 @@ class Stream:
         finally:
             CALL.set(None)
 
-    def result(self) -> Stream:
-        """Return it: its first item is there."""
-        return self
-
     def close(self) -> None:
         """Close the generator or file behind it."""
-        close = getattr(self.items, "close", None)
-        if close:
-            close()
+        getattr(self.items, "close", bool)()
 
 
-class Ready:
-    """Something that will be there: `when` takes what is called, once, when it is, in whichever thread."""
+class AwaitedStream(Stream):
+    """A stream of an async iterator's items. A server that knows `when_ready` needs no thread between two of them."""
 
-    __slots__ = ("callbacks", "is_there")
+    untyped: HeaderPairs | None = None  # the response's headers, if the first item is to add the Content-Type
 
-    def __init__(self) -> None:
-        self.is_there = False
-        self.callbacks: list[Callable[[], object]] = []
+    def __init__(self, source: Any) -> None:
+        super().__init__(())
+        self.source = source
 
-    def announce(self) -> None:
-        self.is_there = True
-        self._call()
+    def start(self, context: Context | None) -> Items:
+        """Start the iterator as a part of the call of `context`; return the feed of its items."""
+        self.items = feed = Items(self.source, context)
+        return feed
 
-    def when(self, callback: Callable[[], object]) -> None:
-        self.callbacks.append(callback)
-        if self.is_there:
-            self._call()
-
-    def _call(self) -> None:
-        try:
-            callback = self.callbacks.pop()  # of two threads one gets it
-        except IndexError:
-            return
-        callback()
-
-    def wait(self) -> None:
-        """Wait until it is there."""
-        if not self.is_there:
-            lock = Lock()
-            lock.acquire()
-            self.when(lock.release)
-            lock.acquire()
-
-
-class Inbox:
-    """What threads leave for another one, which is woken once for many. Argument: wake, which makes that thread call
-    `take_all` soon.
-    """
-
-    def __init__(self, wake: Callable[[], object]) -> None:
-        self.wake, self.woken = wake, False
-        self.items: deque[Any] = deque()
-
-    def put(self, item: Any) -> None:
-        self.items.append(item)
-        if not self.woken:
-            self.woken = True
-            self.wake()
-
-    def take_all(self) -> Iterator[Any]:
-        self.woken = False  # before the look at what is there: what comes from now on wakes it again
-        while self.items:
-            yield self.items.popleft()
-
-
-class Loop:
-    """An asyncio event loop in a thread of its own, started with the first coroutine; asyncio is not imported
-    before.
-    """
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.loop: Any = None
-        self.forked = False  # whether this process is a child that the function has forked
-        self.jobs = Inbox(lambda: self.loop.call_soon_threadsafe(self._run_jobs))
-        self.calls: set[Job] = set()  # what is awaited for a call; as long as there is one, the loop is watched
-        self.alarm, self.rests = Lock(), True  # what the watch rests on; whether it does
-        self.alarm.acquire()
-
-    def start(self) -> None:
-        """Start it, unless it runs."""
-        with self.lock:
-            if self.loop is None:
-                made: list[Any] = [Lock()]
-                made[0].acquire()
-                start_thread(self._run, made, "async")
-                made[0].acquire()
-                if isinstance(made[-1], Exception):
-                    raise made[-1]
-                self.loop = made[-1]
-
-                try:
-                    start_thread(self._watch, self.loop, "async watch")
-                except RuntimeError:  # the system allows no more threads: then it is not watched
-                    pass
-
-    def watch(self, job: Job) -> None:
-        """Let the loop be watched until `job` is done."""
-        self.calls.add(job)
-        if self.rests:
-            self.rests = False
-            try:
-                self.alarm.release()
-            except RuntimeError:  # another thread has woken the watch
-                pass
-
-    def _watch(self, loop: Any) -> None:
-        """Ask the loop each second for a sign of life as long as there are calls, and log what holds it up. Thread main
-        loop.
-        """
-        while True:
-            self.rests = True
-            if not self.calls:
-                self.alarm.acquire()
-            self.rests = False
-            while self.calls:
-                sign = Lock()
-                sign.acquire()
-                loop.call_soon_threadsafe(sign.release)
-                if not sign.acquire(timeout=HELD_UP):
-                    warn_of_hold_up(sys._current_frames().get(self.thread))
-                    sign.acquire()
-                sleep(HELD_UP)
-
-    def _run(self, made: list[Any]) -> None:
-        self.thread = get_ident()
-        try:
-            from asyncio import new_event_loop  # 70 ms
-
-            loop = new_event_loop()  # in its own thread: gevent's selector works in no other than the one that makes it
-            made.append(loop)
-        except Exception as error:
-            return made.append(error)
-        finally:
-            made[0].release()
-        while not self.forked:
-            try:
-                loop.run_forever()
-            except (
-                SystemExit,
-                KeyboardInterrupt,
-            ):  # of a task, which asyncio lets out of the loop too: it ends its call, not the others
-                pass
-        log("ERROR", "handle has gone on awaiting, or returned, in a process that it forked: it takes os._exit there")
-        os._exit(1)
-
-    def in_child(self) -> None:
-        """In a process that the function has forked: go no further, since what the loop waits for is the parent's."""
-        self.forked = True
-        if self.loop is not None:
-            self.loop.stop()
-
-    def soon(self, job: Callable[[], object]) -> None:
-        """Run `job` in the loop's thread; many at once wake it once."""
-        self.jobs.put(job)
-
-    def _run_jobs(self) -> None:
-        try:
-            for job in self.jobs.take_all():
-                job()
-        finally:
-            if self.jobs.items:  # one has failed: the loop logs that, and the others are as good as before
-                self.loop.call_soon(self._run_jobs)
-
-
-LOOP = Loop()  # the process's one
-
-
-def warn_of_hold_up(frame: FrameType | None) -> None:
-    """Log where the loop's thread stands, unless that is in the loop itself: then it was another thread that let no
-    other run.
-    """
-    if place := function_frame(frame):
-        from linecache import getline
-
-        file, line = place.f_code.co_filename, place.f_lineno
-        source = clipped(getline(file, line).strip(), 200)[1:-1]
-        warn_once(
-            f"{file}:{line} holds up all async calls for over {HELD_UP:g} s: {source}\n"
-            "await asyncio.to_thread(...) would let them go on"
-        )
-
-
-def function_frame(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame in the function's files, else in an installed package; None where there is neither."""
-    package = None
-    while frame:
-        file = frame.f_code.co_filename
-        if "-packages" in file:
-            package = package or frame
-        elif frame.f_globals is not globals() and not file.startswith((LIBRARY, "<frozen ")):
-            return frame
-        frame = frame.f_back
-    return package
-
-
-async def awaited(awaitable: Awaitable[Any]) -> Any:
-    """Make a coroutine of anything that can be awaited."""
-    return await awaitable
-
-
-class NotAwaited(Exception):
-    """No task could be made of a coroutine; the argument is why. A future takes no StopIteration as it is, and no
-    SystemExit.
-    """
-
-
-class Job:
-    """Something that is awaited on the loop, as a part of the call of `context`, if it is one of a call."""
-
-    def __init__(self, awaitable: Awaitable[Any], context: Context | None = None) -> None:
-        LOOP.start()
-        self.coroutine, self.call = (
-            awaitable if isinstance(awaitable, Coroutine) else awaited(awaitable),
-            copy_context(),
-        )
-        self.ready, self.closed = Ready(), False
-        self.task: Any = None
-        self.call.run(CALL.set, context)
-        if context:
-            LOOP.watch(self)
-        LOOP.soon(self._begin)
-
-    def _begin(self) -> None:
-        try:
-            task = LOOP.loop.create_task(self.coroutine, context=self.call)
-        except (
-            BaseException
-        ) as error:  # the function's own task factory has failed, or has run the coroutine at once, to its sys.exit
-            task = LOOP.loop.create_future()
-            task.set_exception(NotAwaited(error))
-        self.task = task
-        task.add_done_callback(self._done)
-
-    def _done(self, task: Any) -> None:
-        LOOP.calls.discard(self)
-        if self.closed and not task.cancelled():
-            task.exception()  # nobody will ask for it, and asyncio need not complain
-        self.ready.announce()
-
-    def result(self) -> Any:
-        """Wait for the coroutine; return its result or raise its exception."""
-        self.ready.wait()
-        try:
-            return self.task.result()
-        except NotAwaited as failure:
-            self.coroutine.close()
-            raise failure.args[0]  # noqa: B904 (it is the same failure)
-
-    def close(self) -> None:
-        """Cancel it, if it is not done: the caller has gone."""
-        self.closed = True
-        LOOP.soon(lambda: self.task.cancel())  # the task is there: the loop takes its jobs in turn
-
-
-class Probe:
-    """A question whose answer another thread will say."""
-
-    def __init__(self) -> None:
-        self.ready, self.answer = Ready(), False
-
-    def say(self, answer: bool) -> None:
-        self.answer = answer
-        self.ready.announce()
-
-    def result(self) -> bool:
-        """Wait for the answer, and return it."""
-        self.ready.wait()
-        return self.answer
-
-    def close(self) -> None:
-        """Do nothing: others may wait for the same answer."""
-
-
-class Later:
-    """The items to send of a result that is not there yet.
-
-    Any WSGI server can iterate over it, and waits; one that knows `when_ready` and `take` need not hold a thread
-    meanwhile. Arguments: job, a Job, a Probe or an AsyncStream; answer, called when that is ready, with a function that
-    returns its result or raises; it returns the items.
-    """
-
-    def __init__(self, job: Job | Probe | AsyncStream, answer: Callable[[Callable[[], Any]], Iterable[bytes]]) -> None:
-        self.job, self.answer = job, answer
-
-    def when_ready(self, callback: Callable[[], object]) -> None:
-        """Call `callback` once, in whichever thread, when `take` will not wait."""
-        self.job.ready.when(callback)
-
-    def take(self) -> Iterable[bytes]:
-        """Return the items to send, with which the server goes on in place of this."""
-        return self.answer(self.job.result)
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self.take()
-
-    def close(self) -> None:
-        """Give up what it waits for: the caller has gone, or all is sent."""
-        self.job.close()
-
-
-END_OF_ITEMS = object()
-
-
-class AsyncStream:
-    """An async generator's items, sent as they come: one task on a loop runs it, and is one item ahead of the server at
-    most.
-
-    It is used as `Later` is; `take` returns one item, or None at the end.
-    """
-
-    def __init__(self, items: Any) -> None:
-        self.items = items
-        self.headers: HeaderPairs | None = None  # to be told the Content-Type, if the function gave none
-        self.failed: Callable[[], object] = bool  # called when an item after the first raises
-        self.ready = Ready()  # for the next item
-        self.offer: tuple[Any, BaseException | None] = (
-            None,
-            None,
-        )  # it, or END_OF_ITEMS and what the generator has raised in its place
-        self.job: Job | None = None
-        self.closed = False
-
-    def begin(self, context: Context) -> None:
-        """Let it run as a part of the call of `context`."""
-        self.job = Job(self._run(), context)
-        self.job.ready.when(self._offer_end)
-
-    async def _run(self) -> None:
-        from asyncio import Event as AsyncEvent
-
-        self.wanted = AsyncEvent()
-        try:
-            async for item in self.items:
-                if self.closed:  # the generator has taken its cancelling for something else
-                    return
-                self._offer(item)
-                await self.wanted.wait()
-                self.wanted.clear()
-        finally:
-            if hasattr(self.items, "aclose"):
-                await self.items.aclose()
-
-    def _offer_end(self) -> None:
-        """Offer the end, with what the generator has raised, when the task is done, not at its last item: `close` would
-        cancel `aclose` half-way.
-        """
-        assert self.job is not None
-        try:
-            self.job.result()
-            self._offer(END_OF_ITEMS)
-        except BaseException as error:
-            self._offer(END_OF_ITEMS, error)
-
-    def _offer(self, item: Any, error: BaseException | None = None) -> None:
-        self.offer = item, error
-        self.ready.announce()
-
-    def _next(self) -> tuple[bytes, str] | None:
-        """Wait for the next item; return it encoded, in the server's thread, since that of the loop is everybody's, or
-        None at the end.
-        """
-        self.ready.wait()
-        item, error = self.offer
-        if error is not None:
-            raise error
-        return None if item is END_OF_ITEMS else encode_item(item)
-
-    def result(self) -> AsyncStream:
-        """Wait for the first item, which decides the Content-Type, or raise what the generator raises before it."""
-        first = self._next()
-        if self.headers is not None:
-            self.headers.insert(0, ("Content-Type", first[1] if first else BINARY))
+    def begin(self) -> Stream:
+        super().begin()
+        if self.untyped is not None:
+            self.untyped.insert(0, ("Content-Type", self.kind))
+        self.encoded = iter(self)
         return self
 
     def when_ready(self, callback: Callable[[], object]) -> None:
-        """Call `callback` once, in whichever thread, when `take` will not wait."""
-        self.ready.when(callback)
+        """Call `callback` once, in any thread, when `take` will not wait."""
+        if self.first:
+            callback()
+        else:
+            self.items.when_ready(callback)
 
     def take(self) -> bytes | None:
-        """Wait for the next item and return it, None at the end; raise StreamFailed where the generator has failed."""
-        try:
-            item = self._next()
-        except BaseException as error:
-            self.failed()
-            raise StreamFailed("a stream failed after its first item") from error
-        if item is None:
-            return None
-        self.ready = Ready()
-        if self.job is not None and self.job.ready.is_there:  # ended, by a time limit say, before it was asked for more
-            self._offer_end()
-        LOOP.soon(self.wanted.set)
-        return item[0]
-
-    def __iter__(self) -> Iterator[bytes]:
-        while (item := self.take()) is not None:
-            yield item
-
-    def close(self) -> None:
-        """Close the generator, wherever it is."""
-        self.closed = True
-        if self.job is not None:
-            self.job.close()
+        """Return the next item, None at the end; raise StreamFailed where the iterator has failed."""
+        return next(self.encoded, None)
 
 
 class StreamFailed(Exception):
-    """A stream failed after its first item, and the log has it already: the server can only cut the response."""
+    """A stream failed after its first item and is in the log already: the server can only cut the response."""
 
 
 def encode_item(item: Any) -> tuple[bytes, str]:
@@ -2522,14 +2170,284 @@ def file_pieces(file: Any) -> Iterator[Any]:
             file.close()
 
 
+class Feed:
+    """A value that another thread provides."""
+
+    def __init__(self) -> None:
+        self.lock, self.is_ready = Lock(), False
+        self.callbacks: list[Callable[[], object]] = []
+
+    def put(self, outcome: Callable[[], Any]) -> None:
+        """Provide the value: `outcome` returns or raises it in the thread that takes it."""
+        with self.lock:
+            self.outcome, self.is_ready = outcome, True
+            callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def fail(self, error: BaseException) -> None:
+        """Let whoever takes the value get `error`."""
+
+        def outcome() -> NoReturn:
+            raise error
+
+        self.put(outcome)
+
+    def when_ready(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once, in any thread, when `take` will not wait."""
+        with self.lock:
+            if not self.is_ready:
+                return self.callbacks.append(callback)
+        callback()
+
+    def wait(self, seconds: float = -1) -> bool:
+        """Wait for the value, at most so many seconds; return whether it is there."""
+        if not self.is_ready:
+            arrived = Lock()
+            arrived.acquire()
+            self.when_ready(arrived.release)
+            arrived.acquire(timeout=seconds)
+        return self.is_ready
+
+    def take(self) -> Any:
+        """Wait for the value; return it, or raise what came in its place."""
+        self.wait()
+        return self.outcome()
+
+    def close(self) -> None:
+        """Do nothing: others may wait for the same value."""
+
+
+class Later:
+    """The items to send of a result that is not there yet.
+
+    Any WSGI server can iterate over it, and waits; one that knows `when_ready` and `take` needs no thread meanwhile.
+    Arguments: feed, what the result waits for; answer, called when that is ready, returns the items to send.
+    """
+
+    def __init__(self, feed: Feed, answer: Callable[[], Iterable[bytes]]) -> None:
+        self.when_ready, self.take, self.close = feed.when_ready, answer, feed.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.take()
+
+
+class Inbox:
+    """A queue to one thread, woken once for many items. Argument: wake, which makes it call `take_all` soon."""
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.wake, self.woken = wake, False
+        self.items: deque[Any] = deque()
+
+    def put(self, item: Any) -> None:
+        self.items.append(item)
+        if not self.woken:
+            self.woken = True
+            self.wake()
+
+    def take_all(self) -> Iterator[Any]:
+        self.woken = False  # first: an item that is put from now on wakes again
+        while self.items:
+            yield self.items.popleft()
+
+
+class Loop:
+    """The asyncio event loop, in a thread of its own. It starts with the first coroutine: asyncio takes 70 ms."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.loop: Any = None
+        self.forked = False  # whether this process is a child that the function has forked
+        self.jobs = Inbox(lambda: self.loop.call_soon_threadsafe(self._run_jobs))
+        self.calls: set[Job] = set()  # not done
+        self.is_watched = False
+
+    def start(self) -> None:
+        """Start the loop, unless it runs."""
+        with self.lock:
+            if self.loop is None:
+                made = Feed()
+                start_thread(self._run, made, "async")
+                self.loop = made.take()
+
+    def _run(self, made: Feed) -> None:
+        self.thread = get_ident()
+        try:
+            from asyncio import new_event_loop
+
+            loop = new_event_loop()  # here, since gevent's selector works only in the thread that makes it
+        except Exception as error:
+            return made.fail(error)
+        made.put(lambda: loop)
+        while not self.forked:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):  # of a task: asyncio lets them out of the loop too
+                pass
+        log("ERROR", "handle has gone on awaiting, or returned, in a process that it forked: it takes os._exit there")
+        os._exit(1)
+
+    def in_child(self) -> None:
+        """Stop the loop in a process that the function has forked: what it waits for is the parent's."""
+        self.forked = True
+        if self.loop is not None:
+            self.loop.stop()
+
+    def soon(self, job: Callable[[], object]) -> None:
+        """Run `job` in the loop's thread; many at once wake it once."""
+        self.jobs.put(job)
+
+    def _run_jobs(self) -> None:
+        try:
+            for job in self.jobs.take_all():
+                job()
+        finally:
+            if self.jobs.items:  # a job has failed, which the loop logs
+                self.loop.call_soon(self._run_jobs)
+
+    def watch(self) -> None:
+        """Look after the loop as long as there are calls."""
+        if not self.is_watched:
+            self.is_watched = True
+            try:
+                start_thread(self._watch, None, "async watch")
+            except RuntimeError:  # the system allows no more threads
+                self.is_watched = False
+
+    def _watch(self, _: None) -> None:
+        """Ask the loop each second for a sign of life, and log what holds it up. Thread main loop."""
+        while self.calls:
+            sign = Feed()
+            self.loop.call_soon_threadsafe(sign.put, lambda: None)
+            if not sign.wait(HELD_UP):
+                warn_of_hold_up(sys._current_frames().get(self.thread))
+                sign.wait()
+            sleep(HELD_UP)
+        self.is_watched = False
+        if self.calls:  # one has begun just now
+            self.watch()
+
+
+LOOP = Loop()
+
+
+def warn_of_hold_up(frame: FrameType | None) -> None:
+    """Log where the loop's thread stands, unless that is in the loop itself: then another thread keeps the GIL."""
+    if place := function_frame(frame):
+        from linecache import getline
+
+        file, line = place.f_code.co_filename, place.f_lineno
+        source = clipped(getline(file, line).strip(), 200)[1:-1]
+        warn_once(
+            f"{file}:{line} holds up all async calls for over {HELD_UP:g} s: {source}\n"
+            "await asyncio.to_thread(...) would let them go on"
+        )
+
+
+def function_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the innermost frame in the function's files, else in an installed package; None where there is neither."""
+    package = None
+    while frame:
+        file = frame.f_code.co_filename
+        if "-packages" in file:
+            package = package or frame
+        elif frame.f_globals is not globals() and not file.startswith((LIBRARY, "<frozen ")):
+            return frame
+        frame = frame.f_back
+    return package
+
+
+async def awaited(awaitable: Awaitable[Any]) -> Any:
+    """Make a coroutine of any awaitable."""
+    return await awaitable
+
+
+class Job(Feed):
+    """The result of an awaitable, from a task on the loop.
+
+    Arguments: awaitable; context, of the call that it is a part of, None for a hook.
+    """
+
+    def __init__(self, awaitable: Awaitable[Any], context: Context | None = None) -> None:
+        super().__init__()
+        LOOP.start()
+        self.coroutine = awaitable if isinstance(awaitable, Coroutine) else awaited(awaitable)
+        self.call, self.closed = copy_context(), False
+        self.call.run(CALL.set, context)
+        self.task: Any = None
+        if context:
+            LOOP.calls.add(self)
+            LOOP.watch()
+        LOOP.soon(self._begin)
+
+    def _begin(self) -> None:
+        try:
+            self.task = LOOP.loop.create_task(self.coroutine, context=self.call)
+            self.task.add_done_callback(self._done)
+        except BaseException as error:  # the function's own task factory has failed, or has run a sys.exit at once
+            LOOP.calls.discard(self)
+            self.fail(error)
+            self.coroutine.close()
+
+    def _done(self, task: Any) -> None:
+        LOOP.calls.discard(self)
+        if not task.cancelled():
+            task.exception()  # else asyncio complains of one that nobody takes
+        if not self.is_ready:  # else the last item comes before the end
+            self.put(task.result)
+
+    def close(self) -> None:
+        """Cancel the task, if it is not done: the caller has gone."""
+        self.closed = True
+        LOOP.soon(lambda: self.task and self.task.cancel())
+
+
+END_OF_ITEMS = object()
+
+
+class Items(Job):
+    """The items of an async iterator, one after another: its task is at most one ahead of who takes them."""
+
+    def __init__(self, source: Any, context: Context | None) -> None:
+        self.source = source
+        super().__init__(self._run(), context)
+
+    async def _run(self) -> object:
+        try:
+            async for item in self.source:
+                if self.closed:  # the iterator went on when it was cancelled
+                    break
+                self.taken = LOOP.loop.create_future()
+                self.put(lambda item=item: item)  # type: ignore[misc]
+                await self.taken
+        finally:
+            if hasattr(self.source, "aclose"):
+                await self.source.aclose()
+        return END_OF_ITEMS  # not before: `close` follows the end, and would cancel `aclose`
+
+    def _go_on(self) -> None:
+        if self.task.done():  # by a time limit, before the last item was taken
+            self._done(self.task)
+        elif not self.taken.done():
+            self.taken.set_result(None)
+
+    def take(self) -> Any:
+        """Wait for the next item and return it; raise StopIteration at the end, or what the iterator has raised."""
+        item = super().take()
+        if item is END_OF_ITEMS:
+            raise StopIteration
+        self.is_ready = False
+        LOOP.soon(self._go_on)
+        return item
+
+    __next__ = take
+
+    def __iter__(self) -> Items:
+        return self
+
+
 # ---- 10. Result -> Response: whatever handle returned ----------------------------------------------------------------
 
-HTML, BINARY, JSON, LINES = (
-    "text/html; charset=utf-8",
-    "application/octet-stream",
-    "application/json",
-    "application/x-ndjson",
-)
 ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"))
 OTHER, OWN, LENGTH, CONNECTION = range(4)
 # Fields that are the server's: those between two hops (RFC 9110 §7.6.1), the framing, and Date and Server
@@ -2548,7 +2466,7 @@ class Response:
 
     __slots__ = ("body", "headers", "status")
 
-    def __init__(self, status: int, headers: HeaderPairs, body: bytes | Stream | AsyncStream) -> None:
+    def __init__(self, status: int, headers: HeaderPairs, body: bytes | Stream) -> None:
         self.status, self.headers, self.body = status, headers, body
 
 
@@ -2607,14 +2525,14 @@ def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response
     if code in (204, 304):
         return without_body(code, pairs, content)
     if not (pairs and any(name.lower() == "content-type" for name, _ in pairs)):
-        if isinstance(content, AsyncStream):
-            content.headers = pairs
+        if isinstance(content, AwaitedStream):
+            content.untyped = pairs
         else:
             pairs.insert(0, ("Content-Type", kind or natural))
     return Response(code, pairs, content)
 
 
-def without_body(status: int, headers: HeaderPairs, content: bytes | Stream | AsyncStream) -> Response:
+def without_body(status: int, headers: HeaderPairs, content: bytes | Stream) -> Response:
     """Make the response of a status that has no body, and warn of one that the function gave it."""
     if content != b"":
         warn_once(f"a body with status {status} is not sent")
@@ -2659,7 +2577,7 @@ def to_pairs(headers: Any) -> HeaderPairs:
     return pairs
 
 
-def encode_body(body: Any) -> tuple[bytes | Stream | AsyncStream, str]:
+def encode_body(body: Any) -> tuple[bytes | Stream, str]:
     """Convert a body to its bytes, or to a stream, and its Content-Type: the common types first."""
     kind = type(body)
     if kind is dict or kind is list:
@@ -2679,10 +2597,10 @@ def encode_body(body: Any) -> tuple[bytes | Stream | AsyncStream, str]:
     if callable(getattr(body, "read", None)):
         body = file_pieces(body)
     if hasattr(body, "__next__"):
-        stream = Stream(body)
+        stream = Stream(body).begin()
         return stream, stream.kind
     if hasattr(body, "__anext__"):
-        return AsyncStream(body), ""
+        return AwaitedStream(body), ""
     return encode_json(body), JSON
 
 
@@ -2757,67 +2675,50 @@ class Function:
 
 
 class Readiness:
-    """Whether the function is ready, asked in a thread of its own, which holds up nobody: one at a time, and the answer
-    stands for READY_SECONDS.
+    """Whether the function is ready: asked in a thread of its own, which holds up nobody, and once for all who ask.
 
-    A `ready` that takes longer than that counts as false until it returns. Argument: is_ready, which asks the function.
+    The answer stands for READY_SECONDS; a `ready` that takes longer than that counts as false until it returns.
+    Argument: is_ready, which asks the function.
     """
 
     def __init__(self, is_ready: Callable[[], bool]) -> None:
         self.is_ready, self.lock = is_ready, Lock()
-        self.answer, self.until = False, 0.0  # the last one, and until when it stands
-        self.waiting: list[Probe] = []  # for the answer of a function that is being asked
+        self.answer, self.until = Feed(), 0.0  # the last one, and when it is out of date
 
-    def ask(self) -> Probe:
-        """Return a probe that has the answer, or gets it within READY_SECONDS."""
-        probe = Probe()
+    def ask(self) -> Feed:
+        """Return the feed of the answer, which is there within READY_SECONDS."""
         with self.lock:
-            stands = monotonic() < self.until
-            begins = not (stands or self.waiting)
-            if not stands:
-                self.waiting.append(probe)
-        if stands:
-            probe.say(self.answer)
-        elif begins:
-            self._begin()
-        return probe
+            if monotonic() >= self.until:
+                self.answer, self.until = Feed(), FOREVER
+                self._begin(self.answer)
+            return self.answer
 
-    def _begin(self) -> None:
-        done = Lock()  # released when the function has answered
-        done.acquire()
+    def _begin(self, answer: Feed) -> None:
         try:
-            for run in (self._run, self._give_up):
-                start_thread(run, done, "ready")
+            for work in (self._give_up, self._ask):
+                start_thread(work, answer, "ready")
         except RuntimeError:  # the system allows no more threads
-            self._say(False, READY_SECONDS)
+            self._say(answer, False)
 
-    def _run(self, done: Lock) -> None:
-        answer = self.is_ready()
-        done.release()
-        self._say(answer, READY_SECONDS)
+    def _ask(self, answer: Feed) -> None:
+        self._say(answer, self.is_ready())
 
-    def _give_up(self, done: Lock) -> None:
-        if done.acquire(timeout=READY_SECONDS):
-            return
-        warn_once(f"ready has taken more than {READY_SECONDS:g} s: /_/ready says 503 until it returns")
-        self._say(False, FOREVER)
-        if not done.locked():  # it has returned in this moment: it is asked again
-            self.until = 0.0
+    def _say(self, answer: Feed, is_ready: bool) -> None:
+        answer.put(lambda: is_ready)
+        self.until = monotonic() + READY_SECONDS
 
-    def _say(self, answer: bool, seconds: float) -> None:
-        with self.lock:
-            self.answer, self.until = answer, monotonic() + seconds
-            waiting, self.waiting = self.waiting, []
-        for probe in waiting:
-            probe.say(answer)
+    def _give_up(self, answer: Feed) -> None:
+        if not answer.wait(READY_SECONDS):
+            warn_once(f"ready has taken more than {READY_SECONDS:g} s: /_/ready says 503 until it returns")
+            answer.put(lambda: False)
 
 
 OWN_PATHS = ("/_/health", "/_/ready")  # which the runtime answers itself
 
 
-def state(is_ready: bool) -> tuple[str, int, dict[str, str]]:
-    """Make the result for one of OWN_PATHS."""
-    return ("OK\n", 200, dict(PLAIN)) if is_ready else ("not ready\n", 503, dict(PLAIN))
+def state(is_ready: bool) -> Response:
+    """Make the response for one of OWN_PATHS."""
+    return Response(200, PLAIN[:], b"OK\n") if is_ready else Response(503, PLAIN[:], b"not ready\n")
 
 
 class Application:
@@ -2859,7 +2760,7 @@ class Application:
 
     def _run_hook(self, hook: Callable[..., Any], *arguments: Any) -> Any:
         result = hook(*arguments)
-        return Job(result).result() if hasattr(result, "__await__") else result
+        return Job(result).take() if hasattr(result, "__await__") else result
 
     def _is_ready(self) -> bool:
         """Call the function's `ready`; one that raises is not ready."""
@@ -2873,23 +2774,19 @@ class Application:
         event, context = self.event(environ), self.context(environ)
         if environ.get("PATH_INFO", "")[:3] == "/_/" and event.path in OWN_PATHS:
             return self._answer_itself(event, context, start_response)
-        return self._answer(self.handle, (event, context), event, context, start_response)
+        return self._answer(self.handle, event, context, start_response)
 
     def _answer(
-        self,
-        produce: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        event: Event,
-        context: Context,
-        start_response: StartResponse,
+        self, produce: Callable[[Event, Context], Any], event: Event, context: Context, start_response: StartResponse
     ) -> Iterable[bytes]:
-        """Make the items to send of what `produce` returns or raises."""
+        """Answer with what `produce` returns or raises; return the items to send."""
         if log.tracks_calls:
             CALL.set(context)
         try:
-            result = produce(*arguments)
+            result = produce(event, context)
             if hasattr(result, "__await__"):
-                return self._later(Job(result, context), event, context, start_response)
+                job = Job(result, context)
+                return Later(job, lambda: self._answer(lambda *_: job.take(), event, context, start_response))
             response = None if callable(result) else to_response(result)
         except BaseException as error:  # SystemExit too: a function's sys.exit ends its call, not the server
             response = self._failure(error, event, context)
@@ -2897,7 +2794,7 @@ class Application:
             if log.tracks_calls:
                 CALL.set(None)
         if response is None:
-            return self._relay(result, event.environ, start_response, event, context)
+            return self._relay(result, event, context, start_response)
         return self._send(response, event, context, start_response)
 
     def _send(
@@ -2908,70 +2805,50 @@ class Application:
         start_response(status_line(response.status), response.headers)
         return [response.body]
 
-    def _later(self, job: Job, event: Event, context: Context, start_response: StartResponse) -> Later:
-        """Answer with what `job` results in, when that is there."""
-        return Later(job, lambda outcome: self._answer(outcome, (), event, context, start_response))
-
     def _send_stream(
         self, response: Response, event: Event, context: Context, start_response: StartResponse
     ) -> Iterable[bytes]:
-        """Send a stream; one that is awaited when its first item is there: until then it can still choose the status by
-        an error.
-        """
+        """Send a stream; one that is awaited when its first item is there, which can still choose the status."""
         stream: Any = response.body
+        stream.failed = lambda: self._report(sys.exception(), event, context)
 
-        def answer(outcome: Callable[[], Any] = stream.result) -> Iterable[bytes]:
-            try:
-                outcome()
-            except BaseException as error:
-                stream.close()
-                return self._send(self._failure(error, event, context), event, context, start_response)
-            stream.failed = lambda: self._report(sys.exception(), event, context)
+        def send(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+            if isinstance(stream, AwaitedStream):
+                stream.begin()
             start_response(status_line(response.status), response.headers)
             return stream  # type: ignore[no-any-return]
 
-        if not isinstance(stream, AsyncStream):
-            stream.context = context
-            return answer()
-        stream.begin(context)
-        return Later(stream, answer)
+        if isinstance(stream, AwaitedStream):
+            return Later(stream.start(context), lambda: self._relay(send, event, context, start_response))
+        stream.context = context
+        return send(event.environ, start_response)
+
+    def _relay(
+        self, answer: WSGIApplication, event: Event, context: Context, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Let a WSGI response object answer for itself."""
+        try:
+            return answer(event.environ, start_response)
+        except Disconnected:  # this server's `write` raises it
+            raise
+        except BaseException as error:
+            failure = sys.exc_info()
+
+            def start_again(status: str, headers: HeaderPairs, _: Any = None) -> Callable[[bytes], object]:
+                return start_response(status, headers, failure)  # which `answer` may have called
+
+            return self._send(self._failure(error, event, context), event, context, start_again)
 
     def answers_at_once(self, target: str) -> bool:
         """Tell whether a call to `target` needs no thread: the runtime answers it itself."""
         return ("_/" in target or "%" in target) and decoded_path(target.partition("?")[0]) in OWN_PATHS
 
     def _answer_itself(self, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer for the runtime itself: whether it lives, and whether the function is ready; of-watchdog asks so with
-        `ready_path=/_/ready`.
-        """
+        """Answer whether the process lives or the function is ready, as of-watchdog asks with `ready_path=/_/ready`."""
         if event.path == "/_/health" or self.readiness is None:
-            return self._answer(lambda: state(True), (), event, context, start_response)
-        probe = self.readiness.ask()
-        later = Later(probe, lambda outcome: self._answer(lambda: state(outcome()), (), event, context, start_response))
-        return later.take() if probe.ready.is_there else later
-
-    def _relay(
-        self,
-        answer: WSGIApplication,
-        environ: dict[str, Any],
-        start_response: StartResponse,
-        event: Event,
-        context: Context,
-    ) -> Iterable[bytes]:
-        """Let a WSGI response object answer for itself."""
-        try:
-            return answer(environ, start_response)
-        except Disconnected:  # this server's `write` says so, and it is no failure
-            raise
-        except BaseException as error:
-            failure = sys.exc_info()
-
-            def start_again(
-                status: str, headers: HeaderPairs, _: Any = None
-            ) -> Callable[[bytes], object]:  # it may have been called before
-                return start_response(status, headers, failure)
-
-            return self._send(self._failure(error, event, context), event, context, start_again)
+            return self._send(state(True), event, context, start_response)
+        answer = self.readiness.ask()
+        return Later(answer, lambda: self._send(state(answer.take()), event, context, start_response))
 
     def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
         """Convert what `handle` raised to a response: an HTTPError's own, else a 500 with a record in the log."""

@@ -507,13 +507,29 @@ def test_stream_that_ends_while_an_item_is_encoded_says_so_at_the_next(monkeypat
         yield "x"
 
     def slowly(item):
-        watchdog_app.LOOP.soon(stream.job.task.cancel)
-        wait_for(lambda: stream.job.ready.is_there, "the end of the task")
+        watchdog_app.LOOP.soon(stream.items.task.cancel)
+        wait_for(lambda: stream.items.task.done(), "the end of the task")
         return encode(item)
 
-    encode, stream = watchdog_app.encode_item, watchdog_app.AsyncStream(one())
+    encode, stream = watchdog_app.encode_item, watchdog_app.AwaitedStream(one())
     monkeypatch.setattr(watchdog_app, "encode_item", slowly)
-    stream.begin(None)
+    stream.start(None)
+    stream.begin()
+    assert stream.take() == b"x"
+    with pytest.raises(watchdog_app.StreamFailed):
+        stream.take()
+
+
+def test_stream_that_ends_before_its_item_is_taken_gives_it_and_fails_at_the_next():
+    async def one():
+        yield "x"
+
+    stream = watchdog_app.AwaitedStream(one())
+    feed = stream.start(None)
+    assert feed.wait(DEADLINE)
+    watchdog_app.LOOP.soon(feed.task.cancel)
+    wait_for(feed.task.done, "the end of the task")
+    stream.begin()
     assert stream.take() == b"x"
     with pytest.raises(watchdog_app.StreamFailed):
         stream.take()
@@ -526,6 +542,7 @@ def test_stream_that_ends_by_a_time_limit_while_an_item_is_encoded_is_cut_and_ha
         try:
             async with asyncio.timeout(0.05):
                 yield "x"
+                await asyncio.sleep(1000)
         finally:
             ended.set()
 
@@ -612,6 +629,10 @@ def hold_up(monkeypatch):
     return hold_up
 
 
+def is_watched():
+    return "async watch" in {thread.name for thread in threading.enumerate()}
+
+
 def line_of(text):
     """Return the number of the one line of this file that ends with `text`."""
     (number,) = [
@@ -634,7 +655,7 @@ def test_task_that_a_call_has_left_is_seen_when_it_holds_up_the_next(monkeypatch
     begun, release, tasks = threading.Event(), threading.Event(), []
 
     async def later():
-        while not watchdog_app.LOOP.rests:
+        while is_watched():
             await asyncio.sleep(0)
         waiting(begun, release)
 
@@ -653,7 +674,7 @@ def test_task_that_a_call_has_left_is_seen_when_it_holds_up_the_next(monkeypatch
             assert answer.result(DEADLINE).status == 204
 
 
-def test_call_that_waits_without_holding_up_the_loop_is_not_logged_and_the_watch_rests_after_it(monkeypatch, log):
+def test_call_that_waits_without_holding_up_the_loop_is_not_logged_and_the_watch_ends_after_it(monkeypatch, log):
     monkeypatch.setattr(watchdog_app, "HELD_UP", 0.05)
     looks = []
 
@@ -667,7 +688,7 @@ def test_call_that_waits_without_holding_up_the_loop_is_not_logged_and_the_watch
 
     with serving(waits) as server:
         assert server.get().status == 204
-        wait_for(lambda: watchdog_app.LOOP.rests, "the rest of the watch")
+        wait_for(lambda: not is_watched(), "the end of the watch")
     assert "WARNING" not in log.getvalue()
 
 
@@ -675,9 +696,9 @@ def test_hook_that_holds_up_the_loop_at_the_start_holds_up_nobody(monkeypatch, l
     monkeypatch.setattr(watchdog_app, "HELD_UP", 0.0)
 
     async def startup(context):
-        assert watchdog_app.LOOP.rests and not watchdog_app.LOOP.calls
+        assert not is_watched()
 
-    wait_for(lambda: watchdog_app.LOOP.rests, "the rest of the watch")
+    wait_for(lambda: not is_watched(), "the end of the watch")
     Application(Function(hello, startup=startup), Settings(), {}).startup()
 
 

@@ -156,7 +156,7 @@ def test_ready_is_asked_again_when_its_answer_stands_no_more(asked, monkeypatch)
     asked.gate.set()
     readiness = watchdog_app.Readiness(asked)
     monkeypatch.setattr(readiness, "_give_up", lambda done: None)
-    assert [readiness.ask().result(), readiness.ask().result(), asked.count] == [True, True, 2]
+    assert [readiness.ask().take(), readiness.ask().take(), asked.count] == [True, True, 2]
 
 
 def test_ready_that_takes_too_long_is_not_ready_until_it_returns(asked, monkeypatch, log):
@@ -176,7 +176,7 @@ def test_ready_without_a_thread_is_not_ready(asked, monkeypatch):
     readiness = watchdog_app.Readiness(asked)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refused)
-        assert readiness.ask().result() is False
+        assert readiness.ask().take() is False
 
 
 # ---- the queue ----
