@@ -1,4 +1,4 @@
-"""Run an OpenFaaS function behind of-watchdog: a WSGI application and server in one module, standard library only.
+"""Run an OpenFaaS function behind of-watchdog: a WSGI application and its server in one module, standard library only.
 
     handler/handler.py
         def handle(event, context):
@@ -6,43 +6,52 @@
 
     $ python watchdog_app.py
 
-The contract in ten lines. `event` has body, headers, method, query, path, raw_path, raw_query, text, json(), form(),
-cookies, stream and environ; `context` has hostname, function_name, namespace, call_id, deadline and remaining().
-`handle` may return
-    an envelope {"statusCode": …, "headers": …, "body": …}, in the older spelling status_code and response too,
-    any other dict, a list, a number or what else JSON can say    -> 200, application/json
-    str -> 200, text/html      bytes -> 200, application/octet-stream      None -> 204
-    (body, status), (body, headers) or (body, status, headers)
-    an open file, a generator or an iterator                      -> streamed as it comes
-    a WSGI response (Flask's, Werkzeug's)                         -> as it says itself
-It may raise HTTPError(status, body, headers). Any other exception is a 500 for the caller and a traceback in the log.
+`event` is the request: body, headers, method, query, path, raw_path, raw_query, text, json(), form(), cookies, stream
+and environ. `context` is the call: hostname, function_name, namespace, call_id, deadline and remaining(). What `handle`
+returns becomes the response:
 
-Three things with one seam between them, in the order of this file:
+    {"statusCode": …, "headers": …, "body": …}     an envelope; status_code and response are accepted too
+    any other dict, a list, a number, …            200, application/json
+    str                                            200, text/html
+    bytes                                          200, application/octet-stream
+    None                                           204
+    (body, status), (body, headers) or (body, status, headers)
+    an open file, a generator or an iterator       streamed, each item as it comes
+    a WSGI response (Flask's, Werkzeug's)          sent as it is
+
+`raise HTTPError(status, body, headers)` responds by exception. Any other exception is a 500 for the caller and a
+traceback in the log.
+
+The module has three parts. The server half knows nothing of events and results, the application half nothing of
+sockets; they meet at WSGI only. The life cycle joins the two and runs them behind of-watchdog.
 
  bytes ──► Request ──► environ ──► event ──► handle(event, context) ──► result ──► Response ──► bytes
  └───────── server half ────────┘ └──────────────── application half ───────────────┘ └─ server half ─┘
                                   ▲ environ / start_response (PEP 3333): the only seam ▲
 
 Glossary: one word, one meaning.
-    head        request line or status line with its header fields
-    target      what the request line asks for, raw; path: its path, decoded
+    function    the user's module; handle: its entry point; result: whatever handle returned
+    peer        the other end of a connection; caller: whoever waits for the response
+    head        the request line or status line and the header fields below it
+    target      the second word of the request line, raw; path: the decoded path in it
     environ     the WSGI dictionary of one request
-    function    the user's module; handle: its entry point; result: what that returned
-    response    our Response, made of a result
+    response    our Response, made from a result
     connection  one socket; exchange: one request and its response on it
-    lead        the right to poll the selector; one thread has it at a time
-    discard     read and throw away what a peer still sends
-    drain       finish what is in flight, then stop
-    in flight   exchanges that have begun and are not finished
+    lead        the right to poll the selector; exactly one thread holds it
+    in place    run by the leader; apart: run by a thread without the lead
+    stuck       in place for too long: the lead is passed on
+    parked      a thread that waits for work
+    discard     read a body that nobody wants, and drop it; linger: discard after our last byte
+    in flight   exchanges that have begun and not finished
+    drain       stop accepting, finish what is in flight
 """
 
 from __future__ import annotations
 
 import signal
 
-if (
-    __name__ == "__main__"
-):  # before the imports that take time: SIGTERM would end the process, and of-watchdog with it; Life lets both in
+if __name__ == "__main__":
+    # Before the slow imports: until Life handles SIGTERM, it would end the process, and of-watchdog with it
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 import _thread
@@ -52,13 +61,12 @@ import socket
 import sys
 import threading
 
-# By name, which no function can replace at its import: gevent and eventlet do so with what these modules hold, and
-# delete epoll and poll
+# By name, so that a function which replaces these in their modules (gevent and eventlet do) does not replace ours
 from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar, copy_context
-from io import BufferedIOBase, BufferedReader, BytesIO, RawIOBase, TextIOWrapper
+from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOWrapper
 from os import write as os_write
 from select import (
     EPOLLHUP,
@@ -84,12 +92,13 @@ Socket = socket.socket
 TYPE_CHECKING = False  # typing costs 5 to 20 ms at start; type checkers take this name for true
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-    from types import FrameType, ModuleType, TracebackType
-    from typing import Any, BinaryIO, NoReturn
+    from types import CodeType, FrameType, ModuleType, TracebackType
+    from typing import Any, BinaryIO, NoReturn, TypeVar
     from wsgiref.types import StartResponse, WSGIApplication
 
     HeaderPairs = list[tuple[str, str]]
     HeadersArgument = Mapping[str, Any] | Iterable[tuple[str, Any]]
+    Result = TypeVar("Result")
 
 __version__ = "0.1.0"
 __all__ = ["Answer", "Application", "Body", "Context", "Event", "Function", "HTTPError", "Headers"]
@@ -98,70 +107,64 @@ __all__ += ["Query", "Server", "Settings", "invoke", "make_application"]
 
 # ---- 1. Limits and settings: environment variables -> Settings -------------------------------------------------------
 
-MAX_LINE = 64 * 1024  # bytes of a request line (414); URLs of more than 8 KiB are rare, and no peer allows more than 64
-MAX_FIELDS = 200  # header fields of a request (431), and trailer fields; a browser sends about 20, the gateway adds 6
-MAX_PARAMETERS = 1000  # query parameters, form fields or cookies that a function can ask for (413)
-MAX_METHOD = 32  # bytes of a method (501); the longest registered one, UPDATEREDIRECTREF, has 17
-MAX_BLANK_LINES = 4  # empty lines before a request line (RFC 9112 §2.2: at least one should be ignored)
-MAX_CHUNK_LINE = 256  # bytes of a chunk's size with its extensions, which nobody uses
-CACHE_ENTRIES, CACHE_LENGTH = (
-    1024,
-    128,
-)  # names, fields and paths that a cache remembers, and their length, so that no peer can fill the memory
+# Heads and bodies
+MAX_LINE = 64 * 1024  # bytes of a request line, else 414; no proxy in front allows a longer one
+MAX_FIELDS = 200  # header fields, and trailer fields, else 431; a browser sends about 20, the gateway adds 6
+MAX_PARAMETERS = 1000  # query parameters, form fields or cookies, else 413
+MAX_METHOD = 32  # bytes of a method, else 501; the longest registered one, UPDATEREDIRECTREF, has 17
+MAX_BLANK_LINES = 4  # before a request line (RFC 9112 §2.2: a server should ignore at least one)
+MAX_CHUNK_LINE = 256  # bytes of a chunk's size and extensions; nobody uses extensions
 HEAD_SECONDS = 10.0  # from the first byte of a head to its last
-BODY_RATE = 1024.0  # bytes a second that a body must arrive at on average, once read_timeout is over
-LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # what is discarded after a refusal, so that the peer gets to read it
-CHUNKS_AT_ONCE = 512  # chunks of a body that are taken, in 0.4 to 0.9 ms, before others get their turn
-MANY_TINY = 16  # chunks after which a look is taken whether they come in a run of such of at most 15 bytes
-TINY_AT_ONCE = 32 * 1024  # bytes of one run
-TURN = 0.001  # seconds after which no more is received for one request before others get their turn
-READ_AT_ONCE = 16  # further recv calls for one request, as long as each is full, before others get their turn
-ACCEPT_AT_ONCE = 64  # connections accepted before others get their turn
-ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
-BODY_SHARE = (
-    4  # of the memory that there is, for bodies by default: `event.body` is a second copy, and the function makes more
-)
-# seconds that a call may wait for a thread, for what it awaits, or for an item that is not empty, when its peer has
-# ended its side
-HALF_CLOSED = 1.0
-PEER_LOOK = 0.1  # seconds between two looks at a peer that is sent empty items only, and nothing that could fail
-READY_SECONDS = 1.0  # that the answer of the function's `ready` stands, and that it may take
-MOMENT = 1.0  # seconds that a server alone still accepts after SIGTERM, for callers that do not know of it yet
-BACKLOG = 1024  # connections that the kernel holds while the function's module is imported, or the leader is busy
+BODY_RATE = 1024.0  # bytes a second that a body must average after read_timeout
+BODY_SHARE = 4  # body_memory is the memory limit divided by this: event.body is a second copy, the function makes more
+LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # discarded after a refusal, so that the peer gets to read it
+HALF_CLOSED = 1.0  # seconds that a call may keep waiting after its peer has sent FIN: that may be a half-close
+PEER_LOOK = 0.1  # seconds between checks for a peer that is sent empty items only: no send can fail
+CACHE_ENTRIES, CACHE_LENGTH = 1024, 128  # of each cache, and of a key's text: no peer can fill the memory
+
+# Turns: what is done for one connection before the next one is served
+CHUNKS_AT_ONCE = 512  # chunks parsed, in 0.4 to 0.9 ms
+MANY_TINY = 16  # chunks after which a run of chunks of at most 15 bytes is looked for
+TINY_AT_ONCE = 32 * 1024  # bytes of one such run
+TURN = 0.001  # seconds of receiving for one request
+READ_AT_ONCE = 16  # further recv calls, as long as each fills its buffer
+ACCEPT_AT_ONCE = 64  # connections accepted
 RECEIVE = 64 * 1024  # bytes of one recv
-UNCOUNTED = 64 * 1024  # bytes of JSON whose values are not counted: many times that is little still
-JOINED = (
-    64 * 1024
-)  # bytes of a body that is joined with its head for one send; a larger one is not copied, but sent from where it is
-PIECE = 64 * 1024  # bytes of one read of a file that is streamed
-STUCK = 0.002  # seconds after which a call in place counts as blocking, and the lead is given to another thread
-SLOW = 0.001  # seconds of average above which a call is expected to block, and the lead is passed on before it
-# seconds that one call counts for at most: one slow call, or a hiccup of the machine, does not make the next ones
-# expected
-SAMPLE_LIMIT = 0.005
+JOINED = 64 * 1024  # bytes of a body that is copied behind its head for one send; a longer one is sent on its own
+PIECE = 64 * 1024  # bytes of one read of a streamed file
+UNCOUNTED = 64 * 1024  # bytes of JSON that do not count as body_memory: even their many objects are small
+
+# Scheduling
+STUCK = 0.002  # seconds after which a call in place is stuck
+SLOW = 0.001  # seconds of average above which calls are expected to block, and run apart
+SAMPLE_LIMIT = 0.005  # seconds that one call adds to the average at most, so that one hiccup does not move it
 WEIGHT = 0.1  # of the newest call in the average
-PARKED_SECONDS = 10.0  # a thread without work ends after them
-# seconds; with the default of 5 ms each of three system calls of a short call waits so long for a CPU-bound one
-SWITCH_INTERVAL = 0.001
-HELD_UP = 1.0  # seconds for which a coroutine may hold up the event loop before the log says where
-LIBRARY = os.path.dirname(os.path.dirname(os.__file__)) + os.sep  # the standard library is in it, in a folder or a zip
-LOG_LINE = 60 * 1024  # bytes of a line on stdout or stderr; of-watchdog reads at most 64 KiB as one
-LOG_PATIENCE = 5.0  # seconds that what is printed waits for a reader who takes nothing, before it is lost
-CHECK = 0.1  # seconds between two looks at the server's own descriptors, as long as there are calls
-DRAIN_LOOK = 0.02  # seconds between two looks at what is idle, while draining
-REST_AFTER = 25  # monitor's looks (of STUCK seconds) without a call before it rests
+PARKED_SECONDS = 10.0  # after which a parked thread ends
+REST_AFTER = 25  # rounds of STUCK seconds without a call after which the monitor rests
+SWITCH_INTERVAL = 0.001  # seconds; at the default of 5 ms, each system call of a short call waits so long for a CPU hog
+HELD_UP = 1.0  # seconds that a coroutine may block the event loop before the log says where
+CHECK = 0.1  # seconds between checks of the server's own descriptors while there are calls
+ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
+BACKLOG = 1024  # connections that wait in the kernel during the import, or while the leader is busy
+LONGEST_POLL = 86400.0  # seconds; the kernel takes 24 days at most
+
+# Log and stop
+LOG_LINE = 60 * 1024  # bytes of a line; at 64 KiB of-watchdog stops reading
+LOG_PATIENCE = 5.0  # seconds that output waits for a reader before it is dropped
+READY_SECONDS = 1.0  # that `ready` may take, and that its answer stands
+MOMENT = 1.0  # seconds that a server alone still accepts after SIGTERM: callers have not heard of it yet
+DRAIN_LOOK = 0.02  # seconds between checks whether all is drained
+LIBRARY = os.path.dirname(os.path.dirname(os.__file__)) + os.sep  # holds the standard library, a folder or a zip
 
 DURATION = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}  # logging's numbers
 FOREVER = float("inf")
-LONGEST_POLL = 86400.0  # seconds; the kernel takes 24 days at most
 
 
 def go_duration(text: str) -> float:
-    """Convert a Go duration with units, such as `1m30s` or `500ms`, to seconds; raise ValueError for anything else
-    (time.ParseDuration).
-    """
+    """Convert a Go duration with units, such as `1m30s` or `500ms`, to seconds (time.ParseDuration)."""
     if text == "0":
         return 0.0
     if len(text) > 64 or not re.fullmatch(f"(?:{DURATION})+", text):
@@ -170,7 +173,7 @@ def go_duration(text: str) -> float:
 
 
 def duration(text: str) -> float:
-    """Convert a duration as of-watchdog's settings have it, plain seconds or Go's syntax, to seconds."""
+    """Convert a duration as of-watchdog reads it, plain seconds or Go's syntax, to seconds."""
     return float(text) if re.fullmatch("[0-9]{1,9}", text) else go_duration(text)
 
 
@@ -183,14 +186,14 @@ def size(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """Convert a whole number from 0 on."""
+    """Convert a whole number, 0 or more."""
     if not re.fullmatch("[0-9]{1,9}", text):
         raise ValueError("a whole number")
     return int(text)
 
 
 def address(text: str) -> tuple[str, int]:
-    """Convert `http://host:port` or `host:port` to a host (IPv6 without its brackets) and a port."""
+    """Convert `http://host:port` or `host:port` to the host (IPv6 without brackets) and the port."""
     match = re.fullmatch(r"(?:http://)?(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})/?", text)
     if not match or int(match[3]) > 65535:
         raise ValueError("an address such as http://127.0.0.1:5000")
@@ -198,14 +201,14 @@ def address(text: str) -> tuple[str, int]:
 
 
 def folder(text: str) -> str:
-    """Check a folder's path, absolute or from `.` on."""
+    """Check the path of a folder, absolute or relative to `.` or `..`."""
     if not re.fullmatch(r"\.{0,2}/[^\0-\x1f\ud800-\udfff]*", text):
         raise ValueError("a folder such as /var/openfaas/secrets or ./secrets")
     return text
 
 
 def at_least(least: float, convert: Callable[[str], float], takes: str) -> Callable[[str], float]:
-    """Make a converter that refuses what is below `least`, and says what it takes."""
+    """Make a converter that refuses values below `least`; its error says what it `takes`."""
 
     def converted(text: str) -> float:
         try:
@@ -219,7 +222,7 @@ def at_least(least: float, convert: Callable[[str], float], takes: str) -> Calla
 
 
 def one_of(values: Mapping[str, Any], takes: str) -> Callable[[str], Any]:
-    """Make a converter of a few words, whatever their case."""
+    """Make a converter of a few words, in any case."""
 
     def converted(text: str) -> Any:
         if text.lower() not in values:
@@ -229,11 +232,10 @@ def one_of(values: Mapping[str, Any], takes: str) -> Callable[[str], Any]:
     return converted
 
 
-LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}  # as the standard library's logging has them
-switch = one_of(
-    {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}, "true or false"
-)  # strconv.ParseBool
-# name -> (what converts it, its default as it would be written); the README's table is checked against this one
+switch = one_of({"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}, "true or false")
+positive_size = at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB")
+pool_time = "a duration of at least 90s, for which of-watchdog may reuse an idle connection"
+# name -> (converter, default as it would be written); the README has the same table
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "upstream_url": (address, "http://127.0.0.1:5000"),
     "http_upstream_url": (address, ""),
@@ -245,17 +247,11 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "suppress_lock": (switch, "false"),
     "ready_on": (one_of({"listen": "listen", "startup": "startup"}, "listen or startup"), "listen"),
     "threads": (at_least(1, count, "a whole number from 1 on"), "512"),
-    "max_body": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "100MB"),
-    "body_memory": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), ""),
-    "max_head": (at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB"), "256KB"),
-    "keep_alive": (
-        at_least(90, duration, "a duration of at least 90s, for which of-watchdog may reuse an idle connection"),
-        "120s",
-    ),
-    "log_level": (
-        one_of({level.lower(): number for level, number in LEVELS.items()}, "debug, info, warning or error"),
-        "info",
-    ),
+    "max_body": (positive_size, "100MB"),
+    "body_memory": (positive_size, ""),
+    "max_head": (positive_size, "256KB"),
+    "keep_alive": (at_least(90, duration, pool_time), "120s"),
+    "log_level": (one_of(LEVELS, "debug, info, warning or error"), "info"),
     "log_format": (one_of({"text": "text", "json": "json"}, "text or json"), "text"),
     "debug": (switch, "false"),
     "secret_dir": (folder, "/var/openfaas/secrets"),
@@ -263,11 +259,11 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 class SettingsError(ValueError):
-    """A setting or an argument is not valid; the message is one line that names it, its value and what it takes."""
+    """A setting or argument is not valid: the message is one line with its name, its value and what it takes."""
 
 
 class Settings:
-    """What the environment says, read once and passed in; durations are in seconds, sizes in bytes.
+    """What the environment says, read once; durations are in seconds, sizes in bytes.
 
     Arguments: the settings that differ from their defaults, each as the text that the environment would hold.
     Raises SettingsError for a value that is not valid and TypeError for a name that is no setting.
@@ -294,16 +290,13 @@ class Settings:
     def __init__(self, **texts: str) -> None:
         if unknown := texts.keys() - SETTINGS.keys():
             raise TypeError(f"no such setting: {', '.join(sorted(unknown))}")
-        for name, text in texts.items():
-            if not isinstance(text, str):
-                raise SettingsError(f"{name}={clipped(text)} is not valid: it takes text, as the environment has it")
-        values = {name: _converted(name, texts.get(name) or default) for name, (_, default) in SETTINGS.items()}
+        values = {name: read_setting(name, texts.get(name, "")) for name in SETTINGS}
         values["host"], values["port"] = values.pop("http_upstream_url") or values["upstream_url"]
         if values["healthcheck_interval"] is None:
             values["healthcheck_interval"] = values["write_timeout"]
         values["exec_timeout"] = values["exec_timeout"] or None  # 0 is no limit, as for of-watchdog
         values["read_timeout"] = values["read_timeout"] or FOREVER
-        values["threads"] = min(values["threads"], values["max_inflight"] or values["threads"])
+        values["threads"] = min(values["threads"], values["max_inflight"] or FOREVER)
         values["body_memory"] = values["body_memory"] or memory_limit() // BODY_SHARE
         values["max_body"] = min(values["max_body"], values["body_memory"])
         self.__dict__.update(values)
@@ -316,23 +309,23 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Read the settings from `env`, a mapping such as `os.environ`; names that are no settings are left alone."""
+        """Read the settings from `env`, a mapping such as `os.environ`; other names in it are ignored."""
         return cls(**{name: env[name] for name in SETTINGS if name in env})
 
 
-def _converted(name: str, text: str) -> Any:
-    if not text:
-        return None
+def read_setting(name: str, text: str) -> Any:
+    """Convert the text of one setting, or its default if that is empty; None where both are."""
+    convert, default = SETTINGS[name]
     try:
-        return SETTINGS[name][0](text)
+        if not isinstance(text, str):
+            raise ValueError("text, as the environment has it")
+        return convert(text or default) if text or default else None
     except ValueError as takes:
         raise SettingsError(f"{name}={clipped(text)} is not valid: it takes {takes}") from None
 
 
 def memory_limit() -> int:
-    """Return how many bytes of memory this process may use: the least limit of its control groups, or what the machine
-    has.
-    """
+    """Return how many bytes this process may use: the least limit of its control groups, or the machine's memory."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for line in (read_text("/proc/self/cgroup") or "").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -344,18 +337,16 @@ def memory_limit() -> int:
 
 
 def group_limits(root: str, group: str, name: str) -> Iterator[int]:
-    """Yield the limits of a control group and of those above it; in a container only the root may be there
-    (cgroups(7)).
-    """
+    """Yield the limits of a control group and those above it; a container may see the root alone (cgroups(7))."""
     parts = group.strip("/").split("/")
     for depth in range(len(parts) + 1):
         text = read_text("/".join((root, *parts[:depth], name)))
-        if text and text.isdecimal():  # else it is missing, or says "max"
+        if text and text.isdecimal():  # not missing, and not "max"
             yield int(text)
 
 
 def read_text(path: str) -> str | None:
-    """Return a file's text without white space around it, None where it cannot be read."""
+    """Return the text of a file, stripped; None if it is empty or cannot be read."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().strip() or None
@@ -364,7 +355,7 @@ def read_text(path: str) -> str | None:
 
 
 def remember(cache: dict[Any, Any], key: Any, value: Any, length: int) -> None:
-    """Keep `value` in a cache that stays small: nothing long, and all over again when it is full."""
+    """Put `value` into a cache that stays small: no long keys, and emptied when full."""
     if length <= CACHE_LENGTH:
         if len(cache) >= CACHE_ENTRIES:
             cache.clear()
@@ -378,20 +369,16 @@ def clipped(value: object, length: int = 100) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Cut text to about `length` characters, visibly and in its middle: how a record begins and how it ends say
-    most.
-    """
+    """Cut text to about `length` characters, visibly and in the middle: its beginning and end say most."""
     half = length // 2
-    left_out = len(text) - 2 * half
-    return (
-        f"{text[:half]}\n... {left_out} more characters ...\n{text[len(text) - half :]}" if len(text) > length else text
-    )
+    cut = len(text) - 2 * half
+    return f"{text[:half]}\n... {cut} more characters ...\n{text[len(text) - half :]}" if len(text) > length else text
 
 
 # ---- 2. Errors: a refusal that knows its status ----------------------------------------------------------------------
 
 PLAIN: HeaderPairs = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
-RETRY: HeaderPairs = [("Retry-After", "1")]  # beside a 503: the load may be over in a second
+RETRY: HeaderPairs = [("Retry-After", "1")]  # of a 503: the load may be over in a second
 STATUS_LINES: dict[int, str] = {200: "200 OK"}
 
 
@@ -399,7 +386,7 @@ def status_line(status: int) -> str:
     """Convert a status to the text of a status line, such as `404 Not Found`."""
     line = STATUS_LINES.get(status)
     if line is None:
-        from http import HTTPStatus  # 1 to 2 ms, and 200 needs none of it
+        from http import HTTPStatus  # 1 to 2 ms, and a 200 does not need it
 
         known = {int(member): member.phrase for member in HTTPStatus}
         line = STATUS_LINES[status] = f"{status} {known.get(status, 'Unknown')}"
@@ -407,9 +394,9 @@ def status_line(status: int) -> str:
 
 
 class HTTPError(Exception):
-    """An answer by exception: `raise HTTPError(404, {"error": "no such order"})`.
+    """A response by exception: `raise HTTPError(404, {"error": "no such order"})`.
 
-    Arguments: status, 200 to 599; body, anything that an envelope's body may be, or None for the status's own phrase as
+    Arguments: status, 200 to 599; body, whatever the body of an envelope may be, or None for the status's phrase as
     text/plain; headers, a dict or pairs.
     """
 
@@ -419,7 +406,7 @@ class HTTPError(Exception):
 
 
 class Disconnected(Exception):
-    """The peer has gone, or takes nothing any more; nobody is to blame."""
+    """The peer has gone, or has stopped reading; nobody is to blame."""
 
 
 class SenderGone(Disconnected):
@@ -427,9 +414,7 @@ class SenderGone(Disconnected):
 
 
 class BadRequest(HTTPError):
-    """What the function asked of the request is not there: 400, with a text that says so, when the function lets it
-    escape.
-    """
+    """The request lacks what the function asked it for; a 400 that says so, unless the function catches it."""
 
     def __init__(self, text: str) -> None:
         super().__init__(400, text + "\n", PLAIN)
@@ -439,53 +424,40 @@ class BadRequest(HTTPError):
 
 
 class Missing(BadRequest, KeyError):
-    """A header, query parameter, form field or cookie that is missing."""
+    """A missing header, query parameter, form field or cookie."""
 
 
 class NotReadable(BadRequest, ValueError):
-    """A body that is not what the function took it for."""
+    """A body that is not in the format that the function expects."""
 
 
-# ---- 3. Log: records, and what stands behind stdout and stderr -------------------------------------------------------
+# ---- 3. Log: records, and the files behind stdout and stderr ---------------------------------------------------------
+# Any thread may call what stands here.
 
-CALL: ContextVar[Context | None] = ContextVar("call", default=None)  # whose code runs here, for the log
-
-
+CALL: ContextVar[Context | None] = ContextVar("call", default=None)  # set where a call's code runs outside its frame
+CALL_CODE: set[CodeType] = set()  # code whose frames run a call, and hold it as `context`; Application adds its own
 WARNED: set[str] = set()
-
-# What in a log would be taken for something else: a terminal's commands, other ends of a line. A record's own lines
-# stay lines
-ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"} | {
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
+# Characters of a record that a terminal or a log reader would act on; line feeds are indented instead
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+CONTROLS |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 class Log:
-    """The log, which is stderr: one write a record; a log that cannot be written stops nobody."""
+    """The log on stderr: one write a record. A log that cannot be written stops nobody."""
 
     def __init__(self) -> None:
-        self.level, self.as_json = LEVELS["INFO"], False
-        self.tracks_calls = False  # whether CALL is kept up to date: 3 % of a short call, and for `logging` only
+        self.level, self.as_json = LEVELS["info"], False
 
     def __call__(self, level: str, text: str, trace: str = "", call_id: str = "", logger: str = "") -> None:
-        """Write one record, unless its level is below the log's; `trace`, such as a traceback, stands behind its
-        text.
-        """
-        if LEVELS.get(level, LEVELS["ERROR"]) < self.level:
+        """Write one record, unless `level` is below the log's; `trace` is a traceback that follows the text."""
+        if LEVELS.get(level.lower(), LEVELS["error"]) < self.level:
             return
-        record = (
-            json_record(level, text, trace, call_id, logger)
-            if self.as_json
-            else text_record(level, text, trace, call_id, logger)
-        )
+        make_record = json_record if self.as_json else text_record
         try:
             output = standard_error()
-            output.write(record)
+            output.write(make_record(level, text, trace, call_id, logger))
             output.flush()
-        except (
-            Exception
-        ):  # a broken pipe, a full disk, a closed file, no file at all, or what the function has put in its place
+        except Exception:  # a broken pipe, a full disk, no file, or whatever the function has put in its place
             pass
 
 
@@ -500,21 +472,16 @@ def warn_once(message: str) -> None:
 
 
 def text_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
-    """Make a record of lines of text. All but the first are indented, so that no text of an exception can pass for a
-    record of its own.
-    """
+    """Make a record as text. All lines but the first are indented, so that no message can forge a record."""
     call = f"call {clipped(call_id)} " if call_id else ""
-    record = (
-        f"{level} {call}{logger and logger + ': '}{shortened(text, LOG_LINE)}\n{shortened(trace, LOG_LINE)}".strip()
-    )
-    record = (
-        record.translate(ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")
-    )  # lone surrogates are no text
+    head = f"{level} {call}{logger and logger + ': '}{shortened(text, LOG_LINE)}"
+    record = f"{head}\n{shortened(trace, LOG_LINE)}".strip().translate(CONTROLS)
+    record = record.encode("utf-8", "backslashreplace").decode("utf-8")  # escape lone surrogates
     return record.replace("\n", "\n  ") + "\n"
 
 
 def json_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
-    """Make a record of one JSON object in one line; what would make it longer than a line may be is cut, visibly."""
+    """Make a record as one line of JSON; values that would make the line too long are cut, visibly."""
     from json import dumps
 
     now = time()
@@ -526,148 +493,123 @@ def json_record(level: str, text: str, trace: str, call_id: str, logger: str) ->
     return line + "\n"
 
 
-def turns(text: Any, take: Callable[[Any], Any] = str) -> Iterator[Any]:
-    """Cut text, or bytes with `take=bytes`, into pieces of at most LOG_LINE that end with a line; break a line that is
-    longer.
+def whole_lines(text: Any, newline: Any) -> Iterator[Any]:
+    """Cut text or bytes into pieces of whole lines, at most LOG_LINE each; a line that is longer is broken.
 
-    What is done with a piece is done in one step, under the GIL and maybe a lock; other threads get theirs between two
-    pieces.
+    Each piece is written in one step, under the GIL and perhaps a lock: other threads run between two pieces.
     """
-    newline, start = take("\n") if take is str else b"\n", 0
+    start = 0
     while len(text) - start > LOG_LINE:
-        window = take(text[start : start + LOG_LINE + 1])  # with one more, which may be the end of a line of LOG_LINE
-        end = window.rfind(newline) + 1
-        yield window[:end] if end else window[: (end := line_end(window))] + newline
-        start += end
-    yield take(text[start:])
-
-
-def line_end(window: str | bytes) -> int:
-    """Return where to break a line that is longer than LOG_LINE: not within a UTF-8 sequence, if it is one."""
-    if isinstance(window, bytes):
-        return next((end for end in range(LOG_LINE, LOG_LINE - 4, -1) if window[end] & 0xC0 != 0x80), LOG_LINE)
-    return LOG_LINE
+        end = text.rfind(newline, start, start + LOG_LINE + 1) + 1
+        if end:
+            yield text[start:end]
+        else:
+            end = start + LOG_LINE
+            while newline == b"\n" and text[end] & 0xC0 == 0x80 and end > start + LOG_LINE - 3:  # within a character
+                end -= 1
+            yield text[start:end] + newline
+        start = end
+    yield text[start:]
 
 
 class TextOutput(TextIOWrapper):
-    """sys.stdout and sys.stderr: long text is encoded in turns."""
+    """sys.stdout or sys.stderr: long text is encoded piece by piece."""
 
     def write(self, text: str, /) -> int:
         if not isinstance(text, str) or len(text) <= LOG_LINE:
             return super().write(text)
-        for piece in turns(text):
+        for piece in whole_lines(text, "\n"):
             super().write(piece)
         return len(text)
 
 
-class Output(BufferedIOBase):
-    """What stands behind the process's stdout and stderr: it breaks long lines, and neither fails nor hangs when nobody
-    takes what it writes.
+class Output(FileIO):
+    """The file behind stdout or stderr: it breaks long lines, and a reader that does not read neither blocks nor fails
+    a write.
 
-    of-watchdog stops reading for good at a line above 64 KiB; then the pipe fills, and each call that prints would wait
-    for ever. A write of up to LOG_LINE bytes is never torn; within a longer one the lines of other threads may stand
-    between two lines. Arguments: fd, the descriptor that it writes to, which stays open; name, for people.
+    of-watchdog stops reading for good at a line of 64 KiB; the pipe would fill, and every call that prints would hang.
+    A write of up to LOG_LINE bytes is never torn; lines of other threads may come between the lines of a longer one.
+    Arguments: fd, which stays open; name, for people.
     """
 
     def __init__(self, fd: int, name: str) -> None:
-        self.fd, self.name = fd, name
-        self.column = 0  # bytes of the last line, which has no end yet
-        self.lost = 0  # bytes that nobody took since the last that somebody did
-        self.renew_lock()
-        os.register_at_fork(after_in_child=self.renew_lock)  # the thread that holds it is not there in the child
+        super().__init__(fd, "wb", closefd=False)
+        self.name = name
+        self.column = 0  # bytes of the line that is not ended yet
+        self.lost = 0  # bytes dropped since the last that were taken
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)  # the child lacks the thread that holds it
 
-    def renew_lock(self) -> None:
-        self.lock = RLock()  # a signal handler may print while the code that it interrupts does
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self.fd
-
-    def isatty(self) -> bool:
-        return os.isatty(self.fd)
+    def _renew_lock(self) -> None:
+        self.lock = RLock()  # a signal handler may print in the middle of a print
 
     def write(self, data: Any, /) -> int:
-        """Write all of `data`, bytes of any kind; what is not taken within LOG_PATIENCE is lost, and counted."""
-        view = memoryview(data)
-        for turn in turns(view.cast("B") if view.nbytes else b"", bytes):
+        """Write all of `data`, bytes of any kind; drop and count what nobody takes within LOG_PATIENCE."""
+        data = data if type(data) is bytes else memoryview(data).tobytes()
+        for piece in whole_lines(data, b"\n"):
             with self.lock:
-                if self.lost and not self._put(
-                    b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost
-                ):
+                notice = b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost
+                if self.lost and not self._put(notice):
                     self.column = self.lost = 0
-                self.lost += self._put(self._with_break(turn))
-        return view.nbytes
+                self.lost += self._put(self._with_break(piece))
+        return len(data)
 
-    def _with_break(self, data: bytes) -> bytes:
-        """Return `data`, none of whose lines is too long, with a line break before it if its first one would be where
-        the last write ended.
-        """
-        first = data.find(b"\n")
-        if self.column and self.column + (len(data) if first < 0 else first) > LOG_LINE:
-            data = b"\n" + data
-        last = data.rfind(b"\n")
-        self.column = len(data) - last - 1 if last >= 0 else self.column + len(data)
-        return data
+    def _with_break(self, piece: bytes) -> bytes:
+        """Return `piece`, with a line break before it if it would make the line at hand too long."""
+        first = piece.find(b"\n")
+        if self.column and self.column + (len(piece) if first < 0 else first) > LOG_LINE:
+            piece = b"\n" + piece
+        last = piece.rfind(b"\n")
+        self.column = len(piece) - last - 1 if last >= 0 else self.column + len(piece)
+        return piece
 
     def _put(self, data: bytes) -> int:
-        """Write `data`, and wait for a reader unless one is missing already; return how many bytes were not taken."""
+        """Write `data`, waiting for the reader unless it is known to be away; return how many bytes are left."""
         rest = memoryview(data)
         try:
-            while rest and select((), (self.fd,), (), 0 if self.lost else LOG_PATIENCE)[1]:
-                rest = rest[os_write(self.fd, rest[:PIPE_BUF]) :]  # so much never blocks a pipe that has room
+            while rest and select((), (self,), (), 0 if self.lost else LOG_PATIENCE)[1]:
+                rest = rest[os_write(self.fileno(), rest[:PIPE_BUF]) :]  # a pipe that is ready takes this many
         except (OSError, ValueError):  # a broken pipe, a full disk, a closed descriptor
             pass
         return len(rest)
 
 
 def standard_error() -> Any:
-    """Return sys.stderr, or what it was before the function took it away; one that is deleted, without which no thread
-    can be made, is put back.
-    """
+    """Return sys.stderr, or the original where the function has removed it; put that back if it was deleted."""
     if not hasattr(sys, "stderr"):
-        sys.stderr = sys.__stderr__
+        sys.stderr = sys.__stderr__  # threading cannot start a thread without the name
     return sys.stderr or sys.__stderr__
 
 
 class ImportHook:
-    """A finder that finds nothing itself: it lets `logging`, and pools, be set up when the function imports them; the
-    runtime never does.
+    """A finder that calls a set-up right after the function has imported a module that it may never need.
+
+    Argument: set_ups, a dict from a module's name to the function that takes the module.
     """
 
-    def __init__(self) -> None:
-        self.set_ups: dict[str, Callable[[Any], None]] = {
-            "logging": set_up_logging,
-            "concurrent.futures.thread": set_up_pools,
-        }
-        self.set_ups["concurrent.futures.process"] = set_up_process_pools
+    def __init__(self, set_ups: dict[str, Callable[[Any], None]]) -> None:
+        self.set_ups = set_ups
 
     def install(self) -> None:
-        """Set up what is imported from now on, and what the interpreter's own start, such as a sitecustomize, has
-        imported already.
-        """
+        """Hook into imports from now on; set up what a sitecustomize has imported already."""
         for name in self.set_ups.keys() & sys.modules.keys():
             self.set_ups.pop(name)(sys.modules[name])
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Return the spec that another finder has for one of its modules, with a loader that sets it up
-        (importlib.abc.MetaPathFinder).
-        """
-        if set_up := self.set_ups.pop(name, None):
-            spec = next(
-                filter(None, (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)),
-                None,
-            )
-            if spec is not None:
-                spec.loader = SetUpLoader(spec.loader, set_up)  # type: ignore[assignment]  # by duck type
-            return spec
-        return None
+        """Return another finder's spec of one of the modules, its loader wrapped (importlib.abc.MetaPathFinder)."""
+        set_up = self.set_ups.pop(name, None)
+        if set_up is None:
+            return None
+        finders = [finder for finder in sys.meta_path if finder is not self]
+        spec: Any = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
+        if spec is not None:
+            spec.loader = SetUpLoader(spec.loader, set_up)
+        return spec
 
 
 class SetUpLoader:
-    """A loader that sets up a module when another one has loaded it, and then is gone (importlib.abc.Loader)."""
+    """A loader that lets another one load a module, sets it up, and steps aside (importlib.abc.Loader)."""
 
     def __init__(self, loader: Any, set_up: Callable[[Any], None]) -> None:
         self.loader, self.set_up = loader, set_up
@@ -682,36 +624,24 @@ class SetUpLoader:
 
 
 def set_up_logging(logging: Any) -> None:
-    """Let `logging` work without any set-up of the function's: from log_level on, into this log, each record with its
-    call.
+    """Let `logging` work without configuration: records from log_level on go to this log, each with its call id.
 
-    What the function sets up itself wins: this stands where the standard library has its handler of last resort.
-    `basicConfig` without arguments, which `logging.info` calls itself, would take its place for a poorer one, and with
-    a level alone says that and no more.
+    Whatever the function configures wins, because this is no handler but the last resort that the standard library has
+    for want of one. `basicConfig` with no more than a level, as `logging.info` calls it, would install a poorer one.
     """
 
-    class LastResort(logging.Handler):  # type: ignore[misc]
-        def createLock(self) -> None:  # noqa: N802 (logging's name)
-            super().createLock()
-            self.lock = RLock()  # calls in several threads wait for it, which gevent's is not made for
-
-        def emit(self, record: Any) -> None:
-            try:
-                error = record.exc_info and record.exc_info[1]
-                trace = format_traceback(error) if error else ""
-                log(
-                    record.levelname,
-                    record.getMessage(),
-                    trace + (record.stack_info or ""),
-                    getattr(record, "call_id", ""),
-                    record.name or "",
-                )
-            except Exception:
-                self.handleError(record)
+    def emit(record: Any) -> None:
+        try:
+            error = record.exc_info and record.exc_info[1]
+            trace = (format_traceback(error) if error else "") + (record.stack_info or "")
+            call_id = getattr(record, "call_id", "")  # the function may have made the record itself
+            log(record.levelname, record.getMessage(), trace, call_id, record.name or "")
+        except Exception:
+            logging.lastResort.handleError(record)
 
     def make_record(*arguments: Any, **more: Any) -> Any:
-        record = plain(*arguments, **more)
-        call = CALL.get()
+        record = make_plain_record(*arguments, **more)
+        call = running_call()
         record.call_id = call.call_id if call else ""
         return record
 
@@ -721,27 +651,21 @@ def set_up_logging(logging: Any) -> None:
         elif "level" in named:
             logging.root.setLevel(named["level"])
 
-    plain, configure = logging.getLogRecordFactory(), logging.basicConfig
-    logging.basicConfig = basic_config
+    make_plain_record, configure = logging.getLogRecordFactory(), logging.basicConfig
     logging.setLogRecordFactory(make_record)
-    logging.lastResort = LastResort()
-    if not logging.root.handlers and logging.root.level == logging.WARNING:  # what it is born with
+    logging.basicConfig = basic_config
+    logging.lastResort.setLevel(logging.NOTSET)
+    logging.lastResort.emit, logging.lastResort.lock = emit, RLock()  # gevent's lock does not work across threads
+    if not logging.root.handlers and logging.root.level == logging.WARNING:  # as it is born
         logging.root.setLevel(log.level)
-    track_calls()
-
-
-def track_calls() -> None:
-    """Let CALL say whose code runs, from now on; the function may be in its first one."""
-    CALL.set(running_call())
-    log.tracks_calls = True
 
 
 def running_call() -> Context | None:
-    """Return the context of the call whose code runs here. Where CALL is not kept, a caller's frame has it: no call
-    pays for what few ask.
+    """Return the context of the call whose code runs here: by its frame, so that a call pays nothing for it, or by
+    CALL in threads, tasks and streams.
     """
     frame: Any = None if CALL.get() else sys._getframe()
-    while frame and frame.f_code is not Application._answer.__code__:
+    while frame and frame.f_code not in CALL_CODE:
         frame = frame.f_back
     return frame.f_locals["context"] if frame else CALL.get()
 
@@ -752,17 +676,15 @@ def track_threads() -> None:
 
     def start_in_call(thread: threading.Thread) -> None:
         if running := running_call():
+            # Without the rest of the environ: the thread may outlive its call, and must not keep the body
             ids = {"HTTP_X_CALL_ID": running.call_id, "HTTP_TRACEPARENT": running._environ.get("HTTP_TRACEPARENT", "")}
-            call = type(running)(
-                ids
-            )  # without the rest of the environ: a thread may outlive its call, and is not to hold its body
-            thread.of_python_call = call  # type: ignore[attr-defined]
-            run = thread.run
+            call, run = type(running)(ids), thread.run
 
             def run_in_call() -> None:
                 CALL.set(call)
                 run()
 
+            thread.of_python_call = call  # type: ignore[attr-defined]
             thread.run = run_in_call  # type: ignore[method-assign]
         start(thread)
 
@@ -770,46 +692,52 @@ def track_threads() -> None:
 
 
 def set_up_pools(futures: Any) -> None:
-    """Let what a call submits to a thread pool, whose threads outlive it, belong to that call."""
+    """Let what a call submits to a thread pool belong to that call: the pool's threads outlive it."""
     submit = futures.ThreadPoolExecutor.submit
 
     def submit_in_call(pool: Any, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-        return submit(pool, copy_context().run, function, *arguments, **named)
+        context = copy_context()
+        context.run(CALL.set, running_call())
+        return submit(pool, context.run, function, *arguments, **named)
 
     futures.ThreadPoolExecutor.submit = submit_in_call
 
 
-def format_traceback(error: BaseException, of_function: bool = False) -> str:
-    """Convert an exception to its traceback's text; one of the function's begins in the function's files."""
-    from traceback import TracebackException  # 5 ms, and a function that works needs none of it
+def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    """Log an exception of a thread as one record (threading.excepthook); the default writes it in pieces."""
+    if failure.thread and failure.exc_value and failure.exc_type is not SystemExit:
+        call = getattr(failure.thread, "of_python_call", None)
+        trace = format_traceback(failure.exc_value, of_function=True)
+        log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call.call_id if call else "")
 
-    formatted = TracebackException(
-        type(error), error, function_frames(error) if of_function else error.__traceback__, compact=True
-    )
+
+def format_traceback(error: BaseException, of_function: bool = False) -> str:
+    """Convert an exception to the text of its traceback; with `of_function`, from the function's first frame on."""
+    from traceback import TracebackException  # 5 ms, and a function that works does not need it
+
+    frames = function_frames(error) if of_function else error.__traceback__
+    formatted = TracebackException(type(error), error, frames, compact=True)
     shorten_messages(formatted)
     return "".join(formatted.format())
 
 
 def shorten_messages(formatted: Any) -> None:
-    """Cut the messages of an exception, and of those it goes back to: to indent one of 100 MB takes seconds, in which
-    no other thread runs.
-    """
+    """Cut the messages of an exception and its causes: to indent 100 MB takes seconds without a thread switch."""
     exceptions = [formatted]
     for exception in exceptions:
         exception._str = shortened(exception._str, LOG_LINE)
-        if isinstance(exception.__notes__, list):
-            exception.__notes__ = [
-                shortened(note, LOG_LINE) if isinstance(note, str) else note for note in exception.__notes__
-            ]
-        if len(getattr(exception, "text", None) or "") > LOG_LINE:  # the line of a SyntaxError
+        if isinstance(notes := exception.__notes__, list):
+            exception.__notes__ = [shortened(note, LOG_LINE) if isinstance(note, str) else note for note in notes]
+        if len(getattr(exception, "text", None) or "") > LOG_LINE:  # the source line of a SyntaxError
             exception.text = None
         exceptions += filter(None, (exception.__cause__, exception.__context__, *(exception.exceptions or ())))
 
 
 def function_frames(error: BaseException) -> TracebackType | None:
-    """Return the frames of the function: what follows those of this module, of threading and of the import system.
+    """Return the traceback without the frames of this module, of threading and of the import system before the
+    function's first.
 
-    Where nothing does, return all of them, but of a SyntaxError none: it says where.
+    One with nothing else is returned whole, but for a SyntaxError, which says where it is.
     """
     frames = error.__traceback__
     while frames and is_before_function(frames.tb_frame):
@@ -820,30 +748,26 @@ def function_frames(error: BaseException) -> TracebackType | None:
 def is_before_function(frame: FrameType) -> bool:
     if frame.f_globals is globals() or frame.f_globals is vars(threading):
         return True
-    return frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code.co_filename.endswith(
-        "/importlib/__init__.py"
-    )
+    file = frame.f_code.co_filename
+    return file.startswith("<frozen importlib") or file.endswith("/importlib/__init__.py")
 
 
-UNPATCHED = type(sys)(
-    "_thread"
-)  # a copy: two calls may import at once, and the import system locks with what that module holds
-vars(UNPATCHED).update(vars(_thread))
-GREEN = "the function has replaced Python's locks, as gevent and eventlet do: "
-GREEN += "a call that waits for one that another call holds may hang"
-GREEN += "; gevent.monkey.patch_all(thread=False, queue=False) and eventlet.monkey_patch(thread=False) leave them alone"
+SYSTEM_THREADS = type(sys)("_thread")  # a copy that gevent does not patch
+vars(SYSTEM_THREADS).update(vars(_thread))
+GREEN = """the function has replaced Python's locks, as gevent and eventlet do: \
+a call that waits for one that another call holds may hang; \
+gevent.monkey.patch_all(thread=False, queue=False) and eventlet.monkey_patch(thread=False) leave them alone"""
 
 
 def start_thread(work: Callable[[Any], object], argument: object, name: str) -> None:
-    """Start a daemon thread of the system; a patched `threading` would make a greenlet of the caller's thread
-    instead.
-    """
-    standard_error()  # threading asks for it
+    """Start a daemon thread of the system, also where gevent or eventlet have made `threading` start greenlets."""
+    standard_error()  # threading needs it
     if threading.get_ident is get_ident:
         threading.Thread(target=work, args=(argument,), name=name, daemon=True).start()
     else:
         warn_once(GREEN)
-        vars(sys.modules["_frozen_importlib"])["_thread"] = UNPATCHED  # as eventlet leaves it, and gevent does not
+        # The import system's locks: two calls may import at once. eventlet leaves them alone, gevent does not
+        vars(sys.modules["_frozen_importlib"])["_thread"] = SYSTEM_THREADS
         start_new_thread(work, (argument,))
 
 
@@ -2780,8 +2704,6 @@ class Application:
         self, produce: Callable[[Event, Context], Any], event: Event, context: Context, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Answer with what `produce` returns or raises; return the items to send."""
-        if log.tracks_calls:
-            CALL.set(context)
         try:
             result = produce(event, context)
             if hasattr(result, "__await__"):
@@ -2790,9 +2712,6 @@ class Application:
             response = None if callable(result) else to_response(result)
         except BaseException as error:  # SystemExit too: a function's sys.exit ends its call, not the server
             response = self._failure(error, event, context)
-        finally:
-            if log.tracks_calls:
-                CALL.set(None)
         if response is None:
             return self._relay(result, event, context, start_response)
         return self._send(response, event, context, start_response)
@@ -2868,6 +2787,9 @@ class Application:
         trace = format_traceback(error, of_function=True) if error else ""
         log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, context.call_id)
         return trace
+
+
+CALL_CODE.add(Application._answer.__code__)  # it holds the `context` of the call that it runs
 
 
 def from_error(error: HTTPError) -> Response:
@@ -4357,43 +4279,35 @@ class Server:
 
 
 # ---- 14. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
+# Main thread: listens, imports, serves (Server.monitor), exits.
+# Signal thread (Life.attend): decides when to stop and with which status; the main thread reads `is_over`.
 
-PARENT = os.getppid()  # read as soon as may be: of-watchdog may be gone before the function is imported
-# seconds before a non-zero exit: of-watchdog, on a busy machine, loses the last output of a child that dies at once
-FAULT_PAUSE = 0.2
-PARENT_LOOK = 0.1  # seconds between two looks whether of-watchdog is gone, once it was told to stop
-HANG_UP = (
-    1.0  # seconds after the end of stdin at which of-watchdog is taken for gone, whatever the parent's number says
-)
-HURRY = 0.5  # seconds that `shutdown` and exit handlers have where the process is to end at once
-# seconds within which a further signal is the same one: a signal to a process group comes directly and by of-watchdog
-TOGETHER = 0.25
-PRELOAD_AFTER = 0.2  # seconds after the start, which this is not to delay
-HOLDS = 5  # requests that keep of-watchdog from its end; the newest may have come too late for it
-# part of write_timeout after which `shutdown` runs although a call is in flight: at its end of-watchdog gives that up
-PATIENCE = 0.9
+PARENT = os.getppid()  # read early: of-watchdog may be gone before the function is imported
+PARENT_LOOK = 0.1  # seconds between checks of of-watchdog, once it stops
+HANG_UP = 1.0  # seconds after the end of stdin at which of-watchdog counts as gone, whatever getppid says
+TOGETHER = 0.25  # seconds in which two signals are one: a process group gets one directly and through of-watchdog
+HURRY = 0.5  # seconds for `shutdown` and exit handlers where the process has to end at once
+LATE = 5.0  # seconds of grace, after the time when of-watchdog or an exit handler should have finished
+FAULT_PAUSE = 0.2  # seconds before a non-zero exit: a busy of-watchdog loses the last output of a child that dies
+HOLDS = 5  # requests held open at of-watchdog: it may not have accepted the newest ones
+PATIENCE = 0.9  # part of write_timeout after which `shutdown` runs in spite of a call: at its end of-watchdog leaves
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
-LATE = 5.0  # seconds after the last moment at which of-watchdog, or an exit handler, should have come to an end
+CLOSED = "the server cannot go on: the function has closed a descriptor that is not its own"
 
 
 def lock_path(env: Mapping[str, str]) -> str:
-    """Return the path of the file whose presence says that the function is ready, where of-watchdog looks for it (Go's
-    os.TempDir).
-    """
+    """Return the path of the lock file, by which of-watchdog knows that the function is ready (Go's os.TempDir)."""
     return os.path.join(env.get("TMPDIR") or "/tmp", ".lock")  # noqa: S108
 
 
 def write_lock(path: str) -> None:
-    """Write the lock file; warn where that cannot be: calls are answered all the same, probes are not."""
+    """Write the lock file; only warn if that fails, because calls are still answered, though probes are not."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
     except OSError as error:
-        reason = f"cannot write the lock file {path}: {error.strerror}"
-        log(
-            "WARNING",
-            f"{reason}; of-watchdog's /_/health and /_/ready say 503 until a writable /tmp is mounted or TMPDIR is set",
-        )
+        until = "/_/health and /_/ready say 503 until a writable /tmp is mounted or TMPDIR is set"
+        log("WARNING", f"cannot write the lock file {path}: {error.strerror}; of-watchdog's {until}")
 
 
 def remove_lock(path: str) -> None:
@@ -4405,37 +4319,33 @@ def remove_lock(path: str) -> None:
 
 
 def is_supervised(env: Mapping[str, str]) -> bool:
-    """Tell whether of-watchdog is the parent: it hands down its own settings, and gives its child a pipe as stdin."""
-    piped = (os.fstat(0).st_mode & 0o170000) == 0o010000  # where there was no stdin, the listener has this number
+    """Tell whether of-watchdog is the parent: it passes its settings on, and gives its child a pipe as stdin."""
+    piped = (os.fstat(0).st_mode & 0o170000) == 0o010000  # without a stdin, 0 is the listener
     return piped and bool(env.get("fprocess") or env.get("function_process"))
 
 
 def is_cut_off(sock: Socket) -> bool:
-    """Tell whether the loopback device is down, so that nobody can be served: faasd takes the network away, and then
-    sends SIGTERM.
+    """Tell whether the loopback device is down: faasd takes the network away before it sends SIGTERM.
 
-    Then of-watchdog waits for answers that cannot reach it, until it is killed; it ends at once where its child ends
-    with a fault.
+    of-watchdog would wait for responses that cannot reach it until it is killed; if its child fails, it ends at once.
     """
     try:
         from fcntl import ioctl
 
-        flags = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))[
-            16:18
-        ]  # netdevice(7); a socket of any family will do
+        answer = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))  # netdevice(7): a socket of any family
     except (ImportError, OSError):
         return False
-    return not int.from_bytes(flags, sys.byteorder) & IFF_UP
+    return not int.from_bytes(answer[16:18], sys.byteorder) & IFF_UP
 
 
 def watchdog_port(env: Mapping[str, str]) -> int:
-    """Return the port that of-watchdog listens on."""
+    """Return the port on which of-watchdog listens."""
     text = env.get("port", "")
     return int(text) if text.isdecimal() else 8080
 
 
 def listen(host: str, port: int) -> Socket:
-    """Bind and listen; raise SettingsError where the address cannot be had."""
+    """Bind and listen; raise SettingsError if the address is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -4444,22 +4354,26 @@ def listen(host: str, port: int) -> Socket:
 
 
 def hold_signals() -> None:
-    """Keep SIGTERM and SIGINT waiting."""
+    """Block SIGTERM and SIGINT; they stay pending."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
 def let_signals_in() -> None:
-    """Take SIGTERM and SIGINT, also those that wait."""
+    """Unblock SIGTERM and SIGINT, pending ones too."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
-class Hold:
-    """Requests that keep of-watchdog from its end, which as that of process 1 in a container would be the function's
-    too, until that has shut down.
+def leave_to_thread(number: int, frame: object) -> None:
+    """Do nothing about a signal: `Life.attend` does."""
 
-    of-watchdog answers POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first (as Go's
-    net/http does), and of that one byte is missing. It waits for its callers when it has stopped to accept. Arguments:
-    port, its own; function, whose end it is.
+
+class Hold:
+    """Requests that keep of-watchdog alive until the function has shut down: as process 1 of a container its end would
+    be the function's too.
+
+    of-watchdog answers POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first, and one
+    byte of that never comes. When it stops accepting, it still waits for its callers. Arguments: port, of-watchdog's;
+    function, which may have something to do at its end.
     """
 
     def __init__(self, port: int, function: Function) -> None:
@@ -4468,15 +4382,13 @@ class Hold:
         self.refused_at = FOREVER
 
     def calls_are_over(self, server: Server, now: float) -> bool:
-        """Look after the requests; tell whether of-watchdog accepts no more and the last call is over, or about to be
-        given up.
-        """
+        """Keep up the requests; tell whether of-watchdog accepts no more, and its last call is over or given up."""
         if self.refused_at == FOREVER:
             if self.is_needed():
                 self.renew(now)
             return False
-        patience = server.settings.write_timeout * PATIENCE
-        return now > self.refused_at + patience or not (self.has_callers() or server.has_calls())
+        is_late = now > self.refused_at + server.settings.write_timeout * PATIENCE
+        return is_late or not (self.has_callers() or server.has_calls())
 
     def is_needed(self) -> bool:
         """Tell whether the function has something to do at its end."""
@@ -4485,252 +4397,198 @@ class Hold:
         return self.function.shutdown is not None or atexit._ncallbacks() > 0
 
     def renew(self, now: float) -> None:
-        """Send one more request, since each is given up after read_timeout; note when of-watchdog refuses it."""
+        """Send one more request, because each is given up after read_timeout; note if of-watchdog refuses it."""
         try:
-            sock = Socket()
-        except OSError:  # no descriptors
-            return
-        sock.settimeout(PARENT_LOOK)
-        try:
-            sock.connect(("127.0.0.1", self.port))
-            sock.sendall(b"POST /_/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
-            self.socks.append(sock)
+            with Socket() as sock:
+                sock.settimeout(PARENT_LOOK)
+                sock.connect(("127.0.0.1", self.port))
+                sock.sendall(b"POST /_/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
+                self.socks.append(Socket(fileno=sock.detach()))
         except ConnectionRefusedError:
-            sock.close()
-            self.refused_at = now if self.socks else FOREVER  # where it never accepted, the port is another's
-        except OSError:  # a full backlog
-            sock.close()
+            self.refused_at = now if self.socks else FOREVER  # a port that never accepted is not of-watchdog's
+        except OSError:  # a full backlog, or no descriptors
+            pass
 
     def has_callers(self) -> bool:
-        """Tell whether anybody else is connected to of-watchdog, which may not have handed on the call yet:
-        `http_buffer_req_body`.
-        """
+        """Tell whether others are connected to of-watchdog: with http_buffer_req_body it may still hold their call."""
         own = {f"{LOOPBACK}:{sock.getsockname()[1]:04X}" for sock in self.socks}
-        return any(
-            remote[-13:] not in own
-            for table in ("tcp", "tcp6")
-            for remote in connected_to(self.port, f"/proc/net/{table}")
-        )
+        callers = (*connected_to(self.port, "/proc/net/tcp"), *connected_to(self.port, "/proc/net/tcp6"))
+        return any(caller[-13:] not in own for caller in callers)
 
 
 def connected_to(port: int, table: str) -> list[str]:
-    """Return who is connected to a local port, each as the kernel's table has it: address and port in hexadecimal
-    (proc_net_tcp.rst).
-    """
+    """Return the peers that are connected to a local port: address and port in hexadecimal (proc_net_tcp.rst)."""
     try:
         with open(table) as lines:
             rows = [line.split(None, 4)[1:4] for line in lines]
     except OSError:  # no IPv6, or no /proc
         return []
-    return [
-        remote for local, remote, state in rows if local.endswith(f":{port:04X}") and state in ("01", "08")
-    ]  # ESTABLISHED, CLOSE_WAIT
+    is_open = ("01", "08")  # ESTABLISHED, CLOSE_WAIT
+    return [remote for local, remote, state in rows if local.endswith(f":{port:04X}") and state in is_open]
 
 
 class Life:
-    """From the first signal handler to the exit: when to stop, and how.
+    """When the process ends, and with which status.
 
-    Under of-watchdog a SIGTERM changes nothing, since it goes on sending calls; the end comes when it is gone, when it
-    should have been, or at a second SIGTERM. Alone, a SIGTERM drains: a moment in which calls are still accepted, then
-    what is in flight, at most write_timeout.
+        start           signals are pending until take_signals; calls wait in the backlog until `run`
+        SIGTERM         behind of-watchdog serve on, because it goes on sending calls, until
+                            it is gone (getppid, or the end of stdin)            -> status 0
+                            it accepts no more, and the last call is over (Hold) -> status 0
+                            the network is gone (faasd)                          -> in HURRY seconds, status 1
+                            healthcheck_interval, write_timeout and LATE are over
+                        alone accept for a MOMENT, then drain for at most write_timeout
+        SIGINT          drain at once, for at most write_timeout
+        second signal   -> in HURRY seconds
+        of-watchdog gone without a signal                                        -> status 0
+        own descriptors closed by the function                                   -> status 1
+
+    At `is_over` the main thread calls `shutdown` and exits; at `leave_by` the signal thread exits, whatever that does.
     """
 
-    def __init__(
-        self, settings: Settings, supervised: bool, lock: str | None, clock: Callable[[], float] = monotonic
-    ) -> None:
-        self.settings, self.supervised, self.lock, self.clock = settings, supervised, lock, clock
+    def __init__(self, settings: Settings, supervised: bool, lock: str | None) -> None:
+        self.settings, self.supervised, self.lock = settings, supervised, lock
         self.server: Server | None = None
-        self.signalled_at = self.orphaned_at = self.drain_at = self.leave_by = FOREVER
-        self.is_done, self.status = False, 0  # whether the main thread waits for calls no longer; how the process ends
         self.hold: Hold | None = None
+        self.signalled_at = self.hung_up_at = self.drain_at = self.leave_by = FOREVER
+        self.is_over, self.status = False, 0
 
     def take_signals(self) -> None:
-        """Let a thread handle SIGTERM and SIGINT from now on, and what came before.
+        """Let the signal thread take SIGTERM and SIGINT from now on, and those that are pending.
 
-        Python's handlers run in the main thread, and only once that is awake. But the kernel may give a signal to any
-        thread, and does where it thaws a container that got it while frozen, as `runc kill --all` has it: then nothing
-        wakes the main one. The bytes come from any thread.
+        Python's own handlers run in the main thread, once it wakes. But the kernel may give a signal to any thread, and
+        does so when it thaws a frozen container (`runc kill --all`); then nothing wakes the main one. The byte for
+        the wakeup descriptor is written by whichever thread gets the signal.
         """
         self.signals, writer = socket.socketpair()
         writer.setblocking(False)
         self.wakeup = writer.detach()
         signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.leave_to_thread)
+            signal.signal(number, leave_to_thread)
         start_new_thread(self.attend, ())
         let_signals_in()
         os.register_at_fork(before=hold_signals, after_in_parent=let_signals_in, after_in_child=self.in_child)
 
-    def leave_to_thread(self, number: int, frame: object) -> None:
-        """Do nothing about a signal: `attend` does."""
-
     def check_signals(self) -> None:
-        """Warn where the function handles a signal itself; what an event loop of its own may have taken, `attend`
-        needs.
-        """
+        """Warn if the function handles a signal itself; take back the wakeup descriptor that its event loop has set."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) != self.leave_to_thread:
+            if signal.getsignal(number) != leave_to_thread:
                 lost = "calls in flight are lost, and `shutdown` is not called, if its handler ends the process"
-                log(
-                    "WARNING",
-                    f"the function handles {number.name} itself: {lost}; "
-                    "use shutdown(context), which is called after the last call",
-                )
+                instead = "use shutdown(context), which is called after the last call"
+                log("WARNING", f"the function handles {number.name} itself: {lost}; {instead}")
         signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
 
     def in_child(self) -> None:
-        """In a process that the function has forked: leave the signals, and what the server holds, to the parent."""
+        """In a process that the function has forked: leave signals and the server's descriptors to the parent."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        let_signals_in()  # one that came already ends the child
+        let_signals_in()  # a pending one ends the child
         LOOP.in_child()
         if self.server:
             self.server.forget()
 
     def become_ready(self) -> None:
-        """Write the lock file, where it is ours to write and nobody has asked for the end."""
+        """Write the lock file, if it is ours to write and no signal has come."""
         if self.lock and self.signalled_at == FOREVER:
             write_lock(self.lock)
 
+    def run(self, server: Server) -> int:
+        """Serve until it is over; return the exit status. Main thread."""
+        self.server = server
+        server.start()
+        while not (self.is_over or server.fault):
+            server.monitor()
+        if server.fault:
+            log("ERROR", f"{CLOSED} ({server.fault})")
+        return 1 if server.fault else self.status
+
     def attend(self) -> None:
-        """Thread for the signals: handle each as it comes, and end the process when its time is over, whatever the
-        function does.
-        """
+        """Signal thread: take signals and watch of-watchdog; exit at `leave_by`."""
+        events = poll()
+        events.register(self.signals, POLLIN)
+        if self.supervised:
+            events.register(os.dup(0), 0)  # its end is always reported; a copy, which the function does not close
         try:
-            while self.clock() < self.leave_by:
-                for number in self.next_signals():
-                    self.on_signal(number)
-                if self.supervised and self.signalled_at != FOREVER:
-                    self.look()
+            while monotonic() < self.leave_by:
+                for fd, _ in events.poll(min(self.next_look(), LONGEST_POLL) * 1000):
+                    if fd == self.signals.fileno():
+                        self.on_signals(self.signals.recv(64))
+                    else:
+                        self.hung_up_at = monotonic()
+                        events.unregister(fd)
+                self.look(monotonic())
         except OSError as error:
-            log("ERROR", f"the server cannot go on: the function has closed a descriptor that is not its own ({error})")
+            log("ERROR", f"{CLOSED} ({error})")
             leave_after(FAULT_PAUSE, 1)
         leave_after(0.0, self.status)
 
-    def next_signals(self) -> bytes:
-        """Wait for signals until it is time to look at something else; return their numbers."""
-        wait = FOREVER if self.signalled_at == FOREVER else PARENT_LOOK
-        if not poll_for(self.signals.fileno(), POLLIN, min(wait, self.leave_by - self.clock())):
-            return b""
-        if numbers := self.signals.recv(64):
-            return numbers
-        raise OSError("the end of the signals")
+    def next_look(self) -> float:
+        """Return the seconds until `look` or `leave_by` is due."""
+        if self.signalled_at == self.hung_up_at == FOREVER:
+            return FOREVER
+        return max(0.0, min(PARENT_LOOK if self.supervised else DRAIN_LOOK, self.leave_by - monotonic()))
 
-    def on_signal(self, number: int) -> None:
-        """Begin to stop; a second signal, later, ends the process at once. Others are the function's, whose handlers
-        the main thread runs.
-        """
-        now = self.clock()
-        if number in (signal.SIGTERM, signal.SIGINT):
-            if now > self.signalled_at + TOGETHER:
-                self.hurry(0)
-            elif (
-                self.signalled_at == FOREVER or number == signal.SIGTERM
-            ):  # of two at once SIGTERM's terms are the callers'
-                self.signalled_at = min(now, self.signalled_at)
-                self.leave_by = now + self.begin_stop(number)
+    def on_signals(self, numbers: bytes) -> None:
+        """Take signals from the wakeup descriptor. Handlers of the function's own run when the main thread wakes."""
+        if not numbers:
+            raise OSError("the end of the signals")
+        for number in numbers:
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self.on_signal(number, monotonic())
         if self.server:
             self.server.wake()
 
-    def look(self) -> None:
-        """While of-watchdog stops: let the process end where no call can come or go any more, or where the last one is
-        over.
-        """
-        if is_cut_off(self.signals):
+    def on_signal(self, number: int, now: float) -> None:
+        """Decide how to stop; of SIGINT and SIGTERM at once, SIGTERM counts, which spares the callers."""
+        settings = self.settings
+        if now > self.signalled_at + TOGETHER:
+            self.hurry(0)
+        elif self.signalled_at != FOREVER and number == signal.SIGINT:
+            return
+        elif self.supervised and number == signal.SIGTERM:
+            self.drain_at, self.leave_by = FOREVER, now + settings.healthcheck_interval + settings.write_timeout + LATE
+        else:
+            self.drain_at = now + (MOMENT if number == signal.SIGTERM else 0.0)
+            self.leave_by = self.drain_at + settings.write_timeout
+            if self.lock:
+                remove_lock(self.lock)
+        self.signalled_at = min(now, self.signalled_at)
+
+    def look(self, now: float) -> None:
+        """Drain when it is time to; find out whether it is over."""
+        server = self.server
+        if self.supervised and self.signalled_at != FOREVER and is_cut_off(self.signals):
             self.hurry(1)
-        elif self.server and self.hold and not self.is_done and self.hold.calls_are_over(self.server, self.clock()):
-            self.is_done = True
-            self.server.wake()
+        if server and self.drain_at != FOREVER:
+            server.close_after_answers()
+            if now >= self.drain_at and not server.draining:
+                server.drain()
+        if server and not self.is_over and (server.drained() or self.watchdog_is_gone(server, now)):
+            self.is_over = True
+            server.wake()
+
+    def watchdog_is_gone(self, server: Server, now: float) -> bool:
+        """Tell whether of-watchdog has ended, or only waits for the function to shut down."""
+        if not self.supervised or self.signalled_at == self.hung_up_at == FOREVER:
+            return False
+        if os.getppid() != PARENT or now > self.hung_up_at + HANG_UP:
+            return True
+        return self.signalled_at != FOREVER and self.hold is not None and self.hold.calls_are_over(server, now)
 
     def hurry(self, status: int) -> None:
-        """End the process without waiting for calls: by the main thread, with `shutdown` and exit handlers, or in a
-        moment whatever that does.
-        """
-        self.is_done, self.status = True, max(status, self.status)
-        self.leave_by = min(self.leave_by, self.clock() + HURRY)
+        """End without waiting for calls; `shutdown` and exit handlers get HURRY seconds."""
+        self.is_over, self.status = True, max(status, self.status)
+        self.leave_by = min(self.leave_by, monotonic() + HURRY)
         if self.server:
             self.server.wake()
-
-    def begin_stop(self, number: int) -> float:
-        """Decide when to drain; return in how many seconds to be gone, whatever the function does."""
-        settings = self.settings
-        if self.supervised and number == signal.SIGTERM:
-            self.drain_at = FOREVER
-            return settings.healthcheck_interval + settings.write_timeout + LATE
-        if self.server:
-            self.server.close_after_answers()
-        if self.lock:
-            remove_lock(self.lock)
-        moment = MOMENT if number == signal.SIGTERM else 0.0
-        self.drain_at = self.signalled_at + moment
-        return moment + settings.write_timeout
-
-    def on_hang_up(self, server: Server) -> None:
-        """Note that the other end of stdin is closed."""
-        self.orphaned_at = self.clock()
-        server.wake()
-
-    def run(self, server: Server) -> int:
-        """Serve until it is time to go; return the exit status."""
-        self.server = server
-        if self.supervised:
-            server.watch_pipe(
-                os.dup(0), lambda: self.on_hang_up(server)
-            )  # a copy, which the function does not close by the way
-        server.start()
-        start_new_thread(preload, ())
-        while not self.is_over(server):
-            server.monitor(self.longest_sleep())
-            if self.drain_at != FOREVER:
-                self.drain(server)
-        if server.fault:
-            log(
-                "ERROR",
-                f"the server cannot go on: the function has closed a descriptor that is not its own ({server.fault})",
-            )
-        return 1 if server.fault else self.status
-
-    def longest_sleep(self) -> float | None:
-        """Return how long the main thread may sleep, None for until it is woken."""
-        if self.drain_at != FOREVER:
-            return DRAIN_LOOK
-        return None if self.signalled_at == self.orphaned_at == FOREVER else PARENT_LOOK
-
-    def is_over(self, server: Server) -> bool:
-        """Tell whether nothing is left to wait for."""
-        if server.fault or self.is_done or server.drained():
-            return True
-        if self.signalled_at == self.orphaned_at == FOREVER or not self.supervised:
-            return False
-        return os.getppid() != PARENT or self.clock() > self.orphaned_at + HANG_UP
-
-    def drain(self, server: Server) -> None:
-        """Let the server drain, when the moment after the signal is over."""
-        server.close_after_answers()  # the signal may have come before the server
-        if not server.draining and self.clock() >= self.drain_at:
-            server.drain()
-
-
-def preload() -> None:
-    """Import what the first JSON, error and query, and the stop, need; when no descriptor is left it would be too
-    late.
-    """
-    sleep(PRELOAD_AFTER)
-    for module in ("json", "http", "traceback", "urllib.parse", "fcntl"):
-        try:
-            __import__(module)
-        except OSError:  # no descriptors even now; what needs it will try again
-            return
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with its exit handlers run and its output written, but without waiting for calls that never
-    return.
-    """
+    """Run the exit handlers, write out what was printed, and exit without waiting for threads that never return."""
     import atexit
 
-    begin_leaving(LATE, status)  # an exit handler may wait for such a call
+    begin_leaving(LATE, status)  # an exit handler may hang
     flush_output()
     atexit._run_exitfuncs()
     flush_output()
@@ -4738,19 +4596,18 @@ def leave(status: int) -> NoReturn:
 
 
 def begin_leaving(seconds: float, status: int) -> None:
-    """Let a thread end the process after `seconds`."""
+    """Exit after `seconds`, in a thread of its own."""
     try:
         start_new_thread(leave_after, (seconds, status))
-    except RuntimeError:  # the system allows no more; the end then waits for the calls, and exit handlers, to return
+    except RuntimeError:  # no more threads: wait for whatever hangs
         pass
 
 
 def leave_after(seconds: float, status: int) -> NoReturn:
-    """End the process after `seconds`, whatever else goes on in it."""
+    """Exit after `seconds`, whatever other threads do."""
     sleep(min(seconds, threading.TIMEOUT_MAX))
     flush_output()
-    # Not sys.exit: a daemon thread that holds the lock of stdout when the interpreter is taken down aborts it, exit 134
-    # instead of 0
+    # Not sys.exit: if a daemon thread holds the lock of stdout, finalization aborts with exit status 134
     os._exit(status)
 
 
@@ -4759,126 +4616,89 @@ def flush_output() -> None:
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
-        except (
-            OSError,
-            ValueError,
-            AttributeError,
-            RuntimeError,
-        ):  # a broken pipe, a closed file, none, one in use by what a signal interrupted
+        except (OSError, ValueError, AttributeError, RuntimeError):  # broken, closed, missing, or in use by a signal
             pass
 
 
-def serve(target: str, settings: Settings, env: Mapping[str, str]) -> int:
-    """Listen, import the function's module, serve until told to stop; return the exit status."""
-    listener = listen(
-        settings.host, settings.port
-    )  # before the import: early calls wait in the backlog instead of failing
-    lock = lock_path(env) if settings.suppress_lock else None
-    life = Life(settings, is_supervised(env), lock)
+def serve(
+    target: str, settings: Settings, env: Mapping[str, str], middleware: Callable[[Application], WSGIApplication]
+) -> int:
+    """Listen, import the function, serve it behind `middleware` until told to stop; return the exit status."""
+    listener = listen(settings.host, settings.port)  # before the import: early calls wait in the backlog
+    os.register_at_fork(after_in_child=listener.close)
+    life = Life(settings, is_supervised(env), lock_path(env) if settings.suppress_lock else None)
     life.take_signals()
     if life.supervised and not settings.healthcheck_interval:
-        log(
-            "WARNING",
-            "healthcheck_interval=0s lets of-watchdog accept calls for ever after SIGTERM, until it is killed: "
-            "it takes 1ms or more",
-        )
-    os.register_at_fork(after_in_child=listener.close)
+        never = "lets of-watchdog accept calls for ever after SIGTERM, until it is killed: it takes 1ms or more"
+        log("WARNING", f"healthcheck_interval=0s {never}")
     try:
         if settings.ready_on == "listen":
             life.become_ready()
-        application = Application(import_function(target), settings, env)
-        start_up(application)
+        function = of_function("the function's module cannot be imported", lambda: load_function(target))
+        application = Application(function, settings, env)
+        of_function("startup failed", application.startup)
         life.check_signals()
         if settings.ready_on == "startup":
             life.become_ready()
         if life.supervised:
-            life.hold = Hold(watchdog_port(env), application.function)
+            life.hold = Hold(watchdog_port(env), function)
         else:
             announce(listener)
-        logged = RequestLog(application) if env.get(RELOADED) else application
-        status = life.run(Server(listener, logged, settings))
+        status = life.run(Server(listener, middleware(application), settings))
         begin_leaving(settings.write_timeout, status)  # `shutdown` may take as long as a call
         application.shutdown()
         return status
     finally:
-        if lock:
-            remove_lock(lock)
+        if life.lock:
+            remove_lock(life.lock)
 
 
 class FunctionFailed(Exception):
-    """The function's own code has raised before its first call; the arguments are the record to log, and its
-    traceback.
-    """
+    """The function's own code has raised before its first call. Arguments: the text to log, and the traceback."""
 
 
-def import_function(target: str) -> Function:
-    """Load the function; raise FunctionFailed where its module's own code raises."""
+def of_function(failure: str, step: Callable[[], Result]) -> Result:
+    """Run the function's own code; raise FunctionFailed, with `failure` as its text, if that raises."""
     try:
-        return load_function(target)
+        return step()
     except (SettingsError, LoadError):
         raise
     except BaseException as error:
-        raise FunctionFailed(
-            "the function's module cannot be imported", format_traceback(error, of_function=True) + hint(error)
-        ) from error
-
-
-def hint(error: BaseException) -> str:
-    """Say what to do about a module that is not there."""
-    if not isinstance(error, ModuleNotFoundError):
-        return ""
-    return f"Is {clipped(error.name)} listed in requirements.txt, and was the function built since?\n"
-
-
-def start_up(application: Application) -> None:
-    """Call the function's `startup`; raise FunctionFailed where that raises."""
-    try:
-        application.startup()
-    except BaseException as error:
-        raise FunctionFailed("startup failed", format_traceback(error, of_function=True)) from error
+        trace = format_traceback(error, of_function=True)
+        if isinstance(error, ModuleNotFoundError):
+            trace += f"Is {clipped(error.name)} listed in requirements.txt, and was the function built since?\n"
+        raise FunctionFailed(failure, trace) from error
 
 
 def announce(listener: Socket) -> None:
-    """Say where to call, to a person who started this by hand."""
+    """Tell a person who has started this by hand where to call."""
     host, port = listener.getsockname()[:2]
     log("INFO", f"Listening on http://{host}:{port}\ncurl -d World http://{host}:{port}/")
 
 
 def prepare_process() -> None:
-    """Set what is the process's: short turns for threads, output that appears at once, one copy of this module."""
+    """Process-wide setup: short turns for threads, output that appears at once, one copy of this module."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     threading.excepthook = log_thread_failure
     track_threads()
     for name in ("stdout", "stderr"):
         if stream := getattr(sys, name):
-            output = TextOutput(
-                Output(stream.fileno(), stream.name), stream.encoding, "backslashreplace", line_buffering=True
-            )
+            file = Output(stream.fileno(), stream.name)
+            output = TextOutput(file, stream.encoding, "backslashreplace", line_buffering=True)
             setattr(sys, name, output)
             setattr(sys, f"__{name}__", output)
-    sys.modules["watchdog_app"] = sys.modules[
-        __name__
-    ]  # `from watchdog_app import HTTPError` gives this one, also when it is __main__
-
-
-def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
-    """Log what a thread of the function raised as one record. The default writes it in pieces, between which others may
-    write.
-    """
-    if failure.thread and failure.exc_value and failure.exc_type is not SystemExit:
-        call = getattr(failure.thread, "of_python_call", None)
-        trace = format_traceback(failure.exc_value, of_function=True)
-        log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call.call_id if call else "")
+    # `from watchdog_app import HTTPError` in the function gets this module, also when it runs as __main__
+    sys.modules["watchdog_app"] = sys.modules[__name__]
 
 
 # ---- 15. For development: a test kit, a request log, restart on change; none of it runs in the container -------------
 
 
 class Answer:
-    """A function's answer to `invoke`.
+    """The response of a function to `invoke`.
 
-    status: int. headers: Headers. body: bytes, all of it. text: str, the body decoded. Iteration gives a stream's items
-    as they come, once; close() ends it before.
+    status: int. headers: Headers. body: bytes, all of it. text: str, the body decoded. Iteration yields the items of a
+    stream as they come, once; close() ends it early.
     """
 
     def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes], close: Callable[[], object]) -> None:
@@ -4898,7 +4718,7 @@ class Answer:
         return decoded(self.body, charset_of(self.headers.get("Content-Type", "")))
 
     def json(self) -> Any:
-        """Return the body as JSON; raise ValueError for one that is not."""
+        """Return the body as JSON; raise ValueError if it is none."""
         return json_codec()[1](self.body.decode("utf-8"))
 
     def __iter__(self) -> Iterator[bytes]:
@@ -4908,7 +4728,7 @@ class Answer:
             self.close()
 
     def close(self) -> None:
-        """Leave, as a caller does that wants no more of a stream."""
+        """Leave, as a caller does who wants no more of a stream."""
         self._close()
 
     def __repr__(self) -> str:
@@ -4916,7 +4736,7 @@ class Answer:
 
 
 class LetThrough(Application):
-    """An application whose function's exceptions reach who calls it; an HTTPError is an answer still."""
+    """An application that lets the function's exceptions out to its caller; an HTTPError is still a response."""
 
     def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
         if isinstance(error, HTTPError):
@@ -4935,13 +4755,13 @@ def invoke(
     headers: HeadersArgument = (),
     raise_errors: bool = False,
 ) -> Answer:
-    """Call a function as the server would, from the reading of the head to the headers of the response, for a test.
+    """Call a function for a test, as the server would: from parsing the head to the headers of the response.
 
     Arguments: handle, the function's `handle`, or a Function; method; target, the path with its query, from `/` on; one
     of body, bytes or text, json, any value that JSON can say, and form, a dict; headers, a dict or pairs; raise_errors,
-    whether an exception of the function is raised here instead of a 500. `startup` is not called. Settings are those of
-    `os.environ`. Returns an Answer. Raises TypeError or ValueError, which names the argument, for one that is not
-    valid.
+    whether the function's exceptions are raised here instead of becoming a 500. `startup` is not called. The settings
+    are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError, which names the argument, for one that
+    is not valid.
     """
     from itertools import chain, islice
 
@@ -4949,17 +4769,17 @@ def invoke(
     request = invoked_request(method, target, content, kind, headers)
     environ = build_environ(request, base_environ("127.0.0.1", 8080), "127.0.0.1")
     started: list[tuple[str, HeaderPairs]] = []
+    early: list[bytes] = []
 
     def start_response(status: str, pairs: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:
         started.append((status, pairs))
         return early.append
 
-    early: list[bytes] = []
     items = (LetThrough if raise_errors else Application)(handle)(environ, start_response)
     while isinstance(items, Later):
         items = items.take()
     close, iterator = getattr(items, "close", bool), iter(items)
-    if not started:  # it is a generator itself, and starts its response with its first item
+    if not started:  # a generator, which calls start_response before its first item
         early += islice(iterator, 1)
     status, pairs = started[-1]
     if method == "HEAD":
@@ -4969,7 +4789,7 @@ def invoke(
 
 
 def invoked_body(body: Any, json: Any, form: Any) -> tuple[bytes, str]:
-    """Return the body that `invoke` is to send, and its Content-Type, "" for none."""
+    """Return the body that `invoke` sends, and its Content-Type, "" for none."""
     if (body is not None) + (json is not REQUIRED) + (form is not None) > 1:
         raise TypeError("body, json and form are three ways to say the same: give one of them")
     if json is not REQUIRED:
@@ -4989,21 +4809,21 @@ def invoked_body(body: Any, json: Any, form: Any) -> tuple[bytes, str]:
 
 
 def invoked_request(method: str, target: str, content: bytes, kind: str, headers: HeadersArgument) -> Request:
-    """Make the request that `invoke` is to send, as if it had come over a connection."""
+    """Make the request that `invoke` sends, as if it had come over a connection."""
     if not isinstance(method, str) or not is_token(method):
         raise ValueError(f"method is {clipped(method)}: it takes a word such as GET")
     if not isinstance(target, str) or not target.startswith("/"):
         raise ValueError(f"target is {clipped(target)}: it takes a path such as /orders?id=1")
-    own = {"host": "127.0.0.1:8080", "content-length": str(len(content)), "content-type": kind}
+    own = {"host": "127.0.0.1:8080", "content-length": str(len(content) or ""), "content-type": kind}
     try:
         given = header_items(headers)
-        lines = [field_line(name, value)[0] for name, value in given]
+        names = {name.lower() for name, _ in given}
+        pairs = given + [(name, value) for name, value in own.items() if value and name not in names]
+        head = b"".join(field_line(name, value)[0] for name, value in pairs)[:-2]
     except ResultError as error:
         raise TypeError(f"headers are not valid: they take a dict or pairs of text; {error}") from None
-    names = {name.lower() for name, _ in given}
-    lines += [field_line(name, value)[0] for name, value in own.items() if name not in names and value not in ("", "0")]
     try:
-        request = parse_head(f"{method} {target} HTTP/1.1\r\n".encode() + b"".join(lines)[:-2])
+        request = parse_head(f"{method} {target} HTTP/1.1\r\n".encode() + head)
     except (HTTPError, UnicodeEncodeError):
         what = f"method {method}, target {clipped(target)} or headers"
         raise ValueError(f"{what} are nothing that a server accepts: encode the target, as in %20") from None
@@ -5012,7 +4832,7 @@ def invoked_request(method: str, target: str, content: bytes, kind: str, headers
 
 
 class RequestLog:
-    """A WSGI application around another one that logs each request with its status and time."""
+    """WSGI middleware that logs each request with its status and time."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -5023,37 +4843,31 @@ class RequestLog:
 
         def start(status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:
             took = (perf_counter() - began) * 1000
-            log(
-                "INFO",
-                f"{clipped(environ['REQUEST_METHOD'])[1:-1]} {clipped(environ.get('REQUEST_URI', ''), 1000)[1:-1]} "
-                f"{status[:3]} {took:.1f} ms",
-            )
+            method, target = clipped(environ["REQUEST_METHOD"]), clipped(environ.get("REQUEST_URI", ""), 1000)
+            log("INFO", f"{method[1:-1]} {target[1:-1]} {status[:3]} {took:.1f} ms")
             return start_response(status, headers, exc_info)
 
         return self.application(environ, start)
 
 
 RELOADED = "watchdog_app_reloaded"  # in the environment of the process that --reload starts
-LOOK = 0.2  # seconds between two looks at the files
+LOOK = 0.2  # seconds between checks of the files
 CACHES = ("__pycache__", "node_modules")
 
 
 def reload(arguments: Sequence[str], target: str) -> int:
-    """Run the program in a process of its own, and anew whenever a file of the function changes, until told to stop."""
+    """Run the program in a child process, and again whenever a file of the function changes, until told to stop."""
     import subprocess
 
-    command = [
-        sys.executable,
-        os.path.abspath(__file__),
-        *(argument for argument in arguments if argument != "--reload"),
-    ]
+    passed_on = [argument for argument in arguments if argument != "--reload"]
     folder = watched_folder(target)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     let_signals_in()
     log("INFO", f"Watching {folder}. Press Ctrl+C to stop.")
     while True:
         seen = watched_files(folder)
-        child = subprocess.Popen(command, env={"debug": "true", **os.environ, RELOADED: "1"})  # noqa: S603
+        env = {"debug": "true", **os.environ, RELOADED: "1"}
+        child = subprocess.Popen([sys.executable, os.path.abspath(__file__), *passed_on], env=env)  # noqa: S603
         try:
             wait_for_change(folder, seen, child)
         except KeyboardInterrupt:
@@ -5063,7 +4877,7 @@ def reload(arguments: Sequence[str], target: str) -> int:
 
 
 def watched_folder(target: str) -> str:
-    """Return the folder whose files a function of this TARGET is made of."""
+    """Return the folder with the files of the function that TARGET names."""
     path = os.path.abspath(target or default_target())
     if os.path.isdir(path):
         return path
@@ -5071,30 +4885,26 @@ def watched_folder(target: str) -> str:
 
 
 def watched_files(folder: str) -> dict[str, int]:
-    """Return the files in and below `folder`, but hidden ones, environments and caches, with their last change in
-    nanoseconds.
-    """
+    """Return the files below `folder`, without hidden ones, virtual environments and caches: path -> time of change."""
     found = {}
     for parent, folders, files in os.walk(folder):
-        environment = "pyvenv.cfg" in files
-        folders[:] = [name for name in folders if not (environment or name.startswith(".") or name in CACHES)]
+        is_environment = "pyvenv.cfg" in files
+        folders[:] = [name for name in folders if not (is_environment or name.startswith(".") or name in CACHES)]
         for path in (os.path.join(parent, name) for name in files if not name.startswith(".")):
             try:
                 found[path] = os.stat(path).st_mtime_ns
-            except OSError:  # it was there just now
+            except OSError:  # gone since the walk
                 pass
     return found
 
 
 def ignore_bytecode(folder: str) -> None:
-    """Compile the files that are watched on each start: bytecode is known by seconds and length, which two edits may
-    share.
-    """
+    """Compile the watched files at each start: bytecode is matched by seconds and size, which two edits may share."""
     from importlib.machinery import SourceFileLoader
 
     def path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
         if path in watched:
-            raise OSError("its bytecode is neither read nor written")  # so says importlib.abc.SourceLoader
+            raise OSError("bytecode is neither read nor written")  # as importlib.abc.SourceLoader has it
         return stats(loader, path)
 
     stats, watched = SourceFileLoader.path_stats, watched_files(folder)
@@ -5102,19 +4912,19 @@ def ignore_bytecode(folder: str) -> None:
 
 
 def wait_for_change(folder: str, seen: dict[str, int], child: Any) -> None:
-    """Wait until a file has changed; say so when the program ends before."""
+    """Wait until a file has changed; say so if the program ends before."""
     ended = False
     while (now := watched_files(folder)) == seen:
         if not ended and child.poll() is not None:
             ended = True
             log("INFO", f"the function has ended with status {child.returncode}; waiting for a change in {folder}")
         sleep(LOOK)
-    changed = sorted(path for path in now.keys() | seen.keys() if now.get(path) != seen.get(path))
-    log("INFO", f"{', '.join(os.path.relpath(path, folder) for path in changed)} changed: starting again")
+    changed = sorted(os.path.relpath(path, folder) for path, _ in now.items() ^ seen.items())
+    log("INFO", f"{', '.join(dict.fromkeys(changed))} changed: starting again")
 
 
 def end_child(child: Any) -> None:
-    """Stop the program, at once if it does not come to its end."""
+    """Stop the program; kill it if it does not end."""
     if child.poll() is None:
         child.send_signal(signal.SIGINT)
     try:
@@ -5128,19 +4938,16 @@ def end_child(child: Any) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool]:
-    """Convert the command line to TARGET, the settings that its flags stand for, and whether to restart on change."""
+    """Convert the command line to TARGET, the settings that its flags override, and whether to restart on change."""
     if not any(argument.startswith("-") for argument in arguments) and len(arguments) < 2:
         return "".join(arguments), {}, False
     from argparse import ArgumentParser  # 10 ms, and a container passes no flags
 
+    reloading = "restart when a file of the function changes, log each request, show tracebacks"
     parser = ArgumentParser(prog="watchdog_app", description="Run an OpenFaaS function, behind of-watchdog or alone.")
     parser.add_argument("target", nargs="?", default="", metavar="TARGET", help=TARGETS)
     parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen, instead of upstream_url")
-    parser.add_argument(
-        "--reload",
-        action="store_true",
-        help="restart when a file of the function changes, log each request, show tracebacks",
-    )
+    parser.add_argument("--reload", action="store_true", help=reloading)
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
     options = parser.parse_args(arguments)
     if options.bind is None:
@@ -5153,9 +4960,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run as a program; return the exit status: 0 for an end that was asked for, 1 for a fault, 2 for wrong
-    settings.
-    """
+    """Run as a program; return the exit status: 0 after a stop, 1 after a failure, 2 for wrong settings."""
     prepare_process()
     target, flags, reloads = parse_arguments(arguments)
     try:
@@ -5163,10 +4968,18 @@ def main(arguments: Sequence[str]) -> int:
         log.level, log.as_json = settings.log_level, settings.log_format == "json"
         if reloads:
             return reload(arguments, target)
+        middleware: Callable[[Application], WSGIApplication] = lambda application: application  # noqa: E731
         if os.environ.get(RELOADED):
             ignore_bytecode(watched_folder(target))
-        ImportHook().install()
-        return serve(target, settings, os.environ)
+            middleware = RequestLog
+        ImportHook(
+            {
+                "logging": set_up_logging,
+                "concurrent.futures.thread": set_up_pools,
+                "concurrent.futures.process": set_up_process_pools,
+            }
+        ).install()
+        return serve(target, settings, os.environ, middleware)
     except SettingsError as error:
         log("ERROR", str(error))
         return 2
@@ -5180,15 +4993,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run() -> NoReturn:
-    """Run the command line's program to its end: what `python watchdog_app.py` and the command `watchdog-app` do."""
-    hold_signals()  # the command has imported the module, and blocked nothing yet
+    """Run the program to its end: `python watchdog_app.py`, and the command `watchdog-app`."""
+    hold_signals()  # the command has imported the module, which blocks them only as __main__
     leave(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":
     run()
-elif (
-    FUNCTION_FOLDER in os.environ
-):  # a process that multiprocessing has started: it imports the main module once more, as __mp_main__
+elif FUNCTION_FOLDER in os.environ:  # a process of multiprocessing, which imports the main module as __mp_main__
     sys.modules["watchdog_app"] = sys.modules[__name__]
     FunctionFinder(os.environ[FUNCTION_FOLDER]).install()

@@ -1,6 +1,5 @@
 """The module as a program: settings, loading, readiness, signals and exit codes, without a watchdog."""
 
-import errno
 import os
 import signal
 import socket
@@ -207,7 +206,8 @@ def test_program_with_a_wrong_command_line_ends_with_status_2():
 )
 def test_time_until_the_process_is_gone_after_a_signal(supervised, number, seconds):
     life = watchdog_app.Life(watchdog_app.Settings(healthcheck_interval="3s", write_timeout="7s"), supervised, None)
-    assert life.begin_stop(number) == seconds
+    life.on_signal(number, 1000.0)
+    assert life.leave_by == 1000.0 + seconds
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -593,27 +593,6 @@ def test_process_is_left_later_with_its_output_written(steps, monkeypatch):
     with pytest.raises(Left):
         watchdog_app.leave_after(float("inf"), 0)
     assert steps == [threading.TIMEOUT_MAX, "written out", 0]
-
-
-def test_modules_that_a_call_needs_are_imported_soon_after_the_start(steps, monkeypatch):
-    monkeypatch.delitem(sys.modules, "json")
-    watchdog_app.preload()
-    assert steps == [watchdog_app.PRELOAD_AFTER]
-    assert "json" in sys.modules
-
-
-class NoDescriptors:
-    """Stands first among what finds modules, and finds that no file can be opened."""
-
-    def find_spec(self, name, path=None, target=None):
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-
-def test_modules_that_cannot_be_imported_for_want_of_descriptors_are_left_for_later(steps, monkeypatch):
-    monkeypatch.delitem(sys.modules, "json")
-    monkeypatch.setattr(sys, "meta_path", [NoDescriptors(), *sys.meta_path])
-    watchdog_app.preload()
-    assert "json" not in sys.modules
 
 
 def test_import_of_the_module_loads_nothing_that_start_up_does_not_need():

@@ -215,7 +215,10 @@ def test_a_broken_pipe_is_survived(pipe):
 
 
 def test_a_closed_descriptor_is_survived():
-    output = Output(-1, "<closed>")
+    reader, writer = os.pipe()
+    output = Output(writer, "<closed>")
+    os.close(reader)
+    os.close(writer)
     assert output.write(b"x\n") == 2
 
 
