@@ -4387,7 +4387,8 @@ class Hold:
             if self.is_needed():
                 self.renew(now)
             return False
-        is_late = now > self.refused_at + server.settings.write_timeout * PATIENCE
+        seen_late = 2 * PARENT_LOOK  # the refusal, and this
+        is_late = now + seen_late > self.refused_at + server.settings.write_timeout * PATIENCE
         return is_late or not (self.has_callers() or server.has_calls())
 
     def is_needed(self) -> bool:
