@@ -120,13 +120,14 @@ def watched(watch: Stopwatch) -> Iterator[None]:
         for owner, name in functions:
             setattr(owner, name, watch.timed(step, getattr(owner, name)))
     encode, decode = watchdog_app.json_codec()
-    watchdog_app.CODEC[0] = (watch.timed("json", encode), decode)
+    codec, timed = watchdog_app.json_codec, (watch.timed("json", encode), decode)
+    watchdog_app.json_codec = lambda: timed  # type: ignore[assignment]
     try:
         yield
     finally:
         for owner, name, function in before:
             setattr(owner, name, function)
-        watchdog_app.CODEC[0] = (encode, decode)
+        watchdog_app.json_codec = codec
 
 
 class Laps:

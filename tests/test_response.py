@@ -16,6 +16,7 @@ from types import MappingProxyType
 import pytest
 from conftest import call, serving
 
+import watchdog_app
 from watchdog_app import HTTPError, ResultError, Stream, to_response
 
 HTML, BINARY, JSON, LINES = (
@@ -1054,5 +1055,5 @@ def test_json_is_the_same_without_the_encoder_of_cpython(monkeypatch):
     value = {"text": 'é\u2028"', "list": [1, 2.5, None, True], "date": datetime.date(2024, 2, 29), "set": {1}}
     expected = to_response(value).body
     monkeypatch.setattr("json.encoder.c_make_encoder", None)
-    monkeypatch.setattr("watchdog_app.CODEC", [])
+    monkeypatch.setattr("watchdog_app.json_codec", watchdog_app.json_codec.__wrapped__)
     assert to_response(value).body == expected
