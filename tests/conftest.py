@@ -82,15 +82,16 @@ def read_answer(data: bytes, method: str = "GET") -> tuple[Answer, bytes]:
 
 def read_chunks(data: bytes) -> tuple[bytes, bytes]:
     """Read a chunked body; return it with the bytes behind it."""
-    body = b""
+    pieces, position = [], 0
     while True:
-        line, found, data = data.partition(b"\r\n")
-        assert found and re.fullmatch(rb"[0-9a-f]+", line), f"not a chunk: {line!r}"
-        size = int(line, 16)
-        assert data[size : size + 2] == b"\r\n", "a chunk is cut"
-        body, data = body + data[:size], data[size + 2 :]
+        line = re.compile(rb"([0-9a-f]+)\r\n").match(data, position)
+        assert line, f"not a chunk: {data[position : position + 100]!r}"
+        start, size = line.end(), int(line[1], 16)
+        position = start + size + 2
+        assert data[start + size : position] == b"\r\n", "a chunk is cut"
+        pieces.append(data[start : start + size])
         if not size:
-            return body, data
+            return b"".join(pieces), data[position:]
 
 
 def read_answers(data: bytes) -> list[Answer]:
@@ -355,6 +356,10 @@ def clean_env(**variables: str) -> dict[str, str]:
     """Return this process's environment without settings of the runtime, and with `variables`."""
     hidden = {*watchdog_app.SETTINGS, "fprocess", "function_process", "mode", "HOSTNAME"}
     return {**{name: value for name, value in os.environ.items() if name not in hidden}, **variables}
+
+
+# For the source of a function in a process of its own: how long it accepts after SIGTERM, where a test is not about that
+BRIEFLY = "import sys\nsys.modules['__main__'].MOMENT = 0.1\n"
 
 
 def process(target: Path | str, *flags: str, **env: str) -> contextlib.AbstractContextManager[Process]:

@@ -10,9 +10,9 @@ import sys
 import time
 
 import pytest
-from conftest import DEADLINE, ROOT, Process, clean_env, connect_and_get, free_port, wait_for
+from conftest import BRIEFLY, DEADLINE, ROOT, Process, clean_env, connect_and_get, free_port, wait_for
 
-FUNCTION = """
+FUNCTION = f"""{BRIEFLY}
 import multiprocessing, os, sys
 from concurrent.futures import ProcessPoolExecutor
 import work
@@ -26,7 +26,7 @@ def own(number):
 def pid(number):
     return os.getpid()
 
-ways = {"own": own, "relative": square, "package": same, "bare": work.square, "pid": pid}
+ways = dict(own=own, relative=square, package=same, bare=work.square, pid=pid)
 context = multiprocessing.get_context(os.environ["METHOD"])
 if multiprocessing.parent_process() is None:
     at_import = ProcessPoolExecutor(1, mp_context=context)
@@ -37,18 +37,18 @@ def startup(_):
     at_start = ProcessPoolExecutor(1, mp_context=context)
     at_start.submit(own, 1).result()
 
-def results(kind, way):
-    if kind == "Pool":
-        with context.Pool(2) as pool:
-            return pool.map(ways[way], [1, 2, 3])
-    if kind == "ProcessPoolExecutor":
-        with ProcessPoolExecutor(2, mp_context=context) as pool:
-            return list(pool.map(ways[way], [1, 2, 3]))
-    return list({"import": at_import, "startup": at_start}[kind].map(ways[way], [1, 2, 3]))
+def results(pool):
+    return dict((name, list(pool.map(way, [1, 2, 3]))) for name, way in ways.items())
 
 def handle(event, _):
     kind = os.environ["KIND"]
-    return {way: results(kind, way) for way in ("own", "relative", "package", "bare")} | {"pids": results(kind, "pid")}
+    if kind == "Pool":
+        with context.Pool(2) as pool:
+            return results(pool)
+    if kind == "ProcessPoolExecutor":
+        with ProcessPoolExecutor(2, mp_context=context) as pool:
+            return results(pool)
+    return results(at_import if kind == "import" else at_start)
 """
 COMMAND = "import sys\nfrom watchdog_app import run\nif __name__ == '__main__':\n    sys.exit(run())\n"
 
@@ -101,7 +101,7 @@ def is_there(pid):
 def test_process_runs_the_functions_own_code_and_ends_with_the_server(kind, executor, method, tmp_path):
     with running(kind, tmp_path, method, executor) as program:
         answer = json.loads(connect_and_get(program.port))
-        pids = answer.pop("pids")
+        pids = answer.pop("pid")
         assert answer == {way: [1, 4, 9] for way in ("own", "relative", "package", "bare")}
         began = time.monotonic()
         program.popen.send_signal(signal.SIGTERM)
