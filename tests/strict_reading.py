@@ -322,11 +322,13 @@ class Reader:
         self.line_end()
 
     def whole_line(self, most: int, status: int) -> bytes:
-        """Return the line that begins here, when its LF has come; refuse one of more than `most` bytes before its end."""
+        """Return the line that begins here, when its LF has come; refuse a wrong byte, or more than `most`, before that."""
         end = self.data.find(b"\n", self.at, self.at + most + 2)
         if end < 0:
             if len(self.data) - self.at >= most + 2:
                 self.refuse(status, 400)
+            if self.data[self.at :].removesuffix(b"\r").strip(TEXT):
+                self.refuse(400)
             raise IncompleteError
         return self.data[self.at : end + 1]
 

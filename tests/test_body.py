@@ -1,28 +1,42 @@
-"""Bytes -> body: what each takes, and what it leaves."""
+"""Bytes -> body, by RequestReader: what a body takes, and what it leaves."""
 
 import random
 
 import pytest
 
-from watchdog_app import CHUNKS_AT_ONCE, MAX_CHUNK_LINE, MAX_FIELDS, ChunkedBody, HTTPError, LengthBody
+from watchdog_app import CHUNKS_AT_ONCE, MAX_CHUNK_LINE, MAX_FIELDS, RequestReader
 
 SURPLUS = b"GET / HTTP/1.1\r\n"
 ROOMY = 1 << 20
+LENGTH = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def chunked(most=ROOMY, trailer_room=ROOMY):
-    return ChunkedBody(most, trailer_room)
+def chunked(most=ROOMY, max_head=ROOMY):
+    """Make a reader that has taken the head of a chunked body."""
+    reader = RequestReader(max_head, most)
+    assert reader.receive(CHUNKED) is None
+    return reader
 
 
-def feed(body, pieces):
-    """Feed `pieces` as they arrive, what was left of one before the next; return what is left at the end."""
-    rest = b""
+def of_length(length):
+    """Make a reader that has taken the head of a body whose length was declared."""
+    reader = RequestReader(ROOMY, ROOMY)
+    assert reader.receive(LENGTH % length) is None
+    return reader
+
+
+def feed(reader, pieces):
+    """Let `reader` receive `pieces`; return the first request that this completes or refuses, and what is left behind it."""
+    request, rest = None, b""
     for piece in pieces:
-        rest += piece
-        rest = rest[body.feed(rest) :]
-        while body.in_part and rest and not body.complete:
-            rest = rest[body.feed(rest) :]
-    return rest
+        if request is None:
+            request = reader.receive(piece)
+            while request is None and reader.in_part:
+                request = reader.receive(b"")
+        else:
+            rest += piece
+    return request, bytes(reader.buffer) + rest
 
 
 def slices(raw, length):
@@ -31,50 +45,46 @@ def slices(raw, length):
 
 def refusal(raw, length, **limits):
     """Return the status with which a chunked body is refused."""
-    with pytest.raises(HTTPError) as caught:
-        feed(chunked(**limits), slices(raw, length))
-    return caught.value.status
+    request, _ = feed(chunked(**limits), slices(raw, length))
+    return request.refusal.status
 
 
-# -- LengthBody --
+def assert_body(result, content, rest=SURPLUS):
+    request, left = result
+    assert request is not None
+    assert (request.refusal, request.body, left) == (None, content, rest)
+
+
+# -- by length --
 
 
 def test_a_body_of_no_bytes_is_complete_at_once():
-    assert LengthBody(0).complete
+    request = RequestReader(ROOMY, ROOMY).receive(LENGTH % 0)
+    assert request is not None and request.body == b""
 
 
 def test_a_length_body_takes_its_bytes_and_no_more():
-    body = LengthBody(5)
-    assert body.feed(b"hello" + SURPLUS) == 5
-    assert (body.data.getvalue(), body.complete) == (b"hello", True)
-    assert body.feed(SURPLUS) == 0
-    assert body.data.getvalue() == b"hello"
+    assert_body(feed(of_length(5), [b"hello" + SURPLUS]), b"hello")
 
 
 def test_a_length_body_is_not_complete_before_its_last_byte():
-    body = LengthBody(5)
-    assert body.feed(b"hell") == 4
-    assert not body.complete
-    assert body.feed(b"") == 0
-    assert not body.complete
+    reader = of_length(5)
+    assert reader.receive(b"hell") is None
+    assert reader.receive(b"") is None
+    assert (reader.waiting, reader.received) == ("body", 4)
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray])
-@pytest.mark.parametrize("length", [1, 2, 3, 7, 100])
-def test_a_length_body_is_the_same_however_it_is_sliced(length, kind):
+@pytest.mark.parametrize("behind_head", [True, False])
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 100, ROOMY])
+def test_a_length_body_is_the_same_however_it_is_sliced(length, behind_head):
     content = bytes(range(256))
-    body = LengthBody(256)
-    assert feed(body, map(kind, slices(content + SURPLUS, length))) == SURPLUS
-    assert (body.data.getvalue(), body.complete) == (content, True)
+    if behind_head:
+        assert_body(feed(of_length(256), slices(content + SURPLUS, length)), content)
+    else:
+        assert_body(feed(RequestReader(ROOMY, ROOMY), slices(LENGTH % 256 + content + SURPLUS, length)), content)
 
 
-def test_what_was_fed_to_a_length_body_is_left_as_it_was():
-    data = bytearray(b"hello" + SURPLUS)
-    LengthBody(5).feed(data)
-    assert data == b"hello" + SURPLUS
-
-
-# -- ChunkedBody: what is accepted --
+# -- in chunks: what is accepted --
 
 ACCEPTED = [
     pytest.param(b"0\r\n\r\n", b"", id="no chunk"),
@@ -96,44 +106,49 @@ ACCEPTED = [
 ]
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray])
 @pytest.mark.parametrize(("raw", "content"), ACCEPTED)
-def test_a_chunked_body_fed_whole_takes_its_bytes_and_no_more(raw, content, kind):
-    body = chunked()
-    data = kind(raw + SURPLUS)
-    assert body.feed(data) == len(raw)
-    assert (body.data.getvalue(), body.complete) == (content, True)
-    assert body.feed(SURPLUS) == 0
-    assert data == raw + SURPLUS
+@pytest.mark.parametrize("surplus", [b"", SURPLUS])
+def test_a_chunked_body_received_whole_takes_its_bytes_and_no_more(raw, content, surplus):
+    assert_body(feed(RequestReader(ROOMY, ROOMY), [CHUNKED + raw + surplus]), content, surplus)
+    assert_body(feed(chunked(), [raw + surplus]), content, surplus)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7])
 @pytest.mark.parametrize(("raw", "content"), ACCEPTED)
 def test_a_chunked_body_is_the_same_however_it_is_sliced(raw, content, length):
-    body = chunked()
-    assert feed(body, slices(raw + SURPLUS, length)) == SURPLUS
-    assert (body.data.getvalue(), body.complete) == (content, True)
+    assert_body(feed(chunked(), slices(raw + SURPLUS, length)), content)
+    assert_body(feed(RequestReader(ROOMY, ROOMY), slices(CHUNKED + raw + SURPLUS, length)), content)
 
 
 @pytest.mark.parametrize(("raw", "content"), ACCEPTED)
 def test_a_chunked_body_is_the_same_wherever_it_is_split(raw, content):
     for point in range(1, len(raw)):
-        body = chunked()
-        rest = feed(body, [raw[:point]])
-        assert not body.complete, f"complete after {point} bytes"
-        assert feed(body, [rest + raw[point:] + SURPLUS]) == SURPLUS
-        assert (body.data.getvalue(), body.complete) == (content, True)
+        reader = chunked()
+        assert reader.receive(raw[:point]) is None, f"complete after {point} bytes"
+        assert_body(feed(reader, [raw[point:] + SURPLUS]), content)
+
+
+@pytest.mark.parametrize(("raw", "content"), ACCEPTED)
+def test_another_request_behind_a_chunked_body_is_read(raw, content):
+    for length in (1, 7, ROOMY):
+        reader, requests = RequestReader(ROOMY, ROOMY), []
+        for piece in slices((CHUNKED + raw) * 2 + SURPLUS + b"Host: a\r\n\r\n", length):
+            request = reader.receive(piece)
+            while request:
+                requests.append(request)
+                request = reader.receive(b"")
+        assert [(request.method, request.body) for request in requests] == [("POST", content)] * 2 + [("GET", b"")]
 
 
 def test_content_is_taken_as_it_comes():
-    body = chunked()
-    assert body.feed(b"5\r\nhel") == 6
-    assert body.data.getvalue() == b"hel"
-    assert body.feed(b"lo") == 2
-    assert body.data.getvalue() == b"hello"
+    reader = chunked()
+    assert reader.receive(b"5\r\nhel") is None
+    assert (reader.received, bytes(reader.buffer)) == (3, b"")
+    assert reader.receive(b"lo") is None
+    assert (reader.received, bytes(reader.buffer)) == (5, b"")
 
 
-# -- ChunkedBody: what is refused --
+# -- in chunks: what is refused --
 
 REFUSED = [
     pytest.param(b"\r\n", id="no size"),
@@ -190,7 +205,7 @@ def test_a_size_line_that_is_too_long_is_refused_before_its_end(length):
     assert refusal(b"5;" + b"x" * MAX_CHUNK_LINE, length) == 400
 
 
-# -- ChunkedBody: limits --
+# -- in chunks: limits --
 
 TEN = b"4\r\nabcd\r\n6\r\nefghij\r\n0\r\n\r\n"
 
@@ -202,9 +217,7 @@ def test_a_total_above_the_limit_is_refused(length):
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, ROOMY])
 def test_a_total_at_the_limit_is_accepted(length):
-    body = chunked(most=10)
-    assert feed(body, slices(TEN, length)) == b""
-    assert body.data.getvalue() == b"abcdefghij"
+    assert_body(feed(chunked(most=10), slices(TEN, length)), b"abcdefghij", b"")
 
 
 @pytest.mark.parametrize("size", [b"b", b"FFFFFFFF", b"7FFFFFFFFFFFFFFF", b"FFFFFFFFFFFFFFFF"])
@@ -227,14 +240,12 @@ def test_one_trailer_too_many_is_refused(length):
     ],
 )
 def test_trailers_of_more_bytes_than_a_head_may_have_are_refused(trailers, length):
-    assert refusal(b"0\r\n" + trailers + b"\r\n", length, trailer_room=100) == 431
+    assert refusal(b"0\r\n" + trailers + b"\r\n", length, max_head=100) == 431
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, ROOMY])
 def test_trailers_within_the_room_are_accepted(length):
-    body = chunked(trailer_room=100)
-    assert feed(body, slices(b"0\r\n" + b"A: 4567\r\n" * 11 + b"\r\n", length)) == b""
-    assert body.complete
+    assert_body(feed(chunked(max_head=100), slices(b"0\r\n" + b"A: 4567\r\n" * 11 + b"\r\n", length)), b"", b"")
 
 
 # -- many small chunks --
@@ -250,14 +261,11 @@ def small_chunks(seed, count, most):
     return raw + b"0\r\n\r\n", content
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray])
 @pytest.mark.parametrize("length", [1, 100, 1000, ROOMY])
 @pytest.mark.parametrize("most", [1, 2, 15, 16, 20])
-def test_many_small_chunks_are_the_same_however_they_are_sliced(most, length, kind):
+def test_many_small_chunks_are_the_same_however_they_are_sliced(most, length):
     raw, content = small_chunks(most, 3000, most)
-    body = chunked()
-    assert feed(body, [kind(piece) for piece in slices(raw + SURPLUS, length)]) == SURPLUS
-    assert (body.data.getvalue(), body.complete) == (content, True)
+    assert_body(feed(chunked(), slices(raw + SURPLUS, length)), content)
 
 
 @pytest.mark.parametrize("most", [1, 15, 20])
@@ -272,25 +280,32 @@ def test_one_wrong_byte_among_small_chunks_has_the_same_outcome_however_they_are
 
 def outcome(raw, most, length):
     """Return what becomes of a body: its content and what is left behind it, or the status of its refusal."""
-    body = chunked(most)
-    try:
-        rest = feed(body, slices(bytes(raw), length))
-        return body.data.getvalue(), body.complete, rest
-    except HTTPError as error:
-        return error.status
+    reader = chunked(most)
+    request, rest = feed(reader, slices(bytes(raw), length))
+    if request is None:
+        return reader.received, rest
+    return (request.body, rest) if request.refusal is None else request.refusal.status
 
 
 @pytest.mark.parametrize(
     "chunk", [b"1\r\nx\r\n", b"1;a\r\nx\r\n", b"10\r\n0123456789abcdef\r\n"], ids=["tiny", "extension", "small"]
 )
 def test_chunks_are_taken_a_number_at_once(chunk):
-    body, raw = chunked(), chunk * 50_000
-    taken = body.feed(raw)
-    assert body.in_part
-    assert len(chunk) * CHUNKS_AT_ONCE / 4 <= taken <= max(40_000, len(chunk) * CHUNKS_AT_ONCE)
+    reader, raw = chunked(), chunk * 50_000
+    assert reader.receive(raw) is None
+    for turns in range(1, 4):
+        assert reader.in_part
+        assert len(raw) - len(reader.buffer) == turns * CHUNKS_AT_ONCE * len(chunk)
+        assert reader.receive(b"") is None
 
 
 def test_large_chunks_are_taken_all_at_once():
-    body, raw = chunked(), b"400\r\n" + b"x" * 1024 + b"\r\n"
-    assert body.feed(raw * 64) == len(raw) * 64
-    assert not body.in_part
+    reader, raw = chunked(), b"400\r\n" + b"x" * 1024 + b"\r\n"
+    assert reader.receive(raw * 64) is None
+    assert (reader.in_part, reader.received, bytes(reader.buffer)) == (False, 65536, b"")
+
+
+def test_chunks_that_end_with_a_turn_are_not_taken_for_more():
+    reader = chunked()
+    assert reader.receive(b"1\r\nx\r\n" * CHUNKS_AT_ONCE) is None
+    assert not reader.in_part

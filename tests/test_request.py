@@ -8,6 +8,7 @@ import pytest
 
 import watchdog_app
 from watchdog_app import (
+    CACHE_ENTRIES,
     CHUNKED,
     MAX_BLANK_LINES,
     MAX_FIELDS,
@@ -234,18 +235,45 @@ def test_a_control_byte_anywhere_is_refused(raw, byte):
 
 
 def test_many_long_names_do_not_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(watchdog_app, "ENVIRON_KEYS", {})
+    caches = empty_caches(monkeypatch)
     for number in range(MAX_FIELDS):
-        parse_head(head("X" * 10000 + str(number) + ": a"))
-    assert sum(map(len, watchdog_app.ENVIRON_KEYS)) < 100_000
+        for _ in range(3):
+            parse_head(head("X" * 10000 + str(number) + ": a", line=f"GET /{'x' * 10000}{number} HTTP/1.1"))
+    assert sum(len(text) for cache in caches for text in (*cache, *cache.seen_once.values())) < 100_000
 
 
-def test_a_name_is_the_same_once_the_cache_is_full(monkeypatch):
-    monkeypatch.setattr(watchdog_app, "ENVIRON_KEYS", {})
+def test_a_head_is_the_same_once_the_caches_are_full(monkeypatch):
+    caches = empty_caches(monkeypatch)
     monkeypatch.setattr(watchdog_app, "CACHE_ENTRIES", 1)
     for _ in range(2):
-        assert parse_head(head("A-B: c", "C_D: e")).fields == {"HTTP_HOST": "test", "HTTP_A_B": "c"}
-    assert len(watchdog_app.ENVIRON_KEYS) == 1
+        for times in range(4):
+            assert parse_head(head("A-B: c", *["C_D: e"] * times)).fields == {"HTTP_HOST": "test", "HTTP_A_B": "c"}
+            assert parse_head(head(*["A-B: c"] * times, "A-B: d")).fields["HTTP_A_B"] == "c, " * times + "d"
+    assert [len(cache) for cache in caches] == [1, 1, 1]
+
+
+def test_what_is_new_with_each_call_evicts_nothing(monkeypatch):
+    request_lines, fields, _ = empty_caches(monkeypatch)
+    for number in range(3 * CACHE_ENTRIES):
+        parse_head(head("Accept: a", f"X-Call-Id: {number}", line=f"GET /{number % 2 and number} HTTP/1.1"))
+    assert set(fields) == {b"Host: test", b"Accept: a"}
+    assert set(request_lines) == {b"GET /0 HTTP/1.1"}
+    assert max(len(cache.seen_once) for cache in (request_lines, fields)) <= CACHE_ENTRIES
+
+
+@pytest.mark.parametrize("line", ["A", "A\0: b", "A: \0", "A : b", "A: b\n", "Host: a b", "Host: test"])
+def test_a_wrong_field_is_refused_however_often_it_comes(line):
+    assert [refusal_of(head(line)) for _ in range(4)] == [400] * 4
+
+
+def empty_caches(monkeypatch):
+    """Let the module begin with empty caches of request lines, fields and names; return them."""
+    caches = []
+    for name in ("REQUEST_LINES", "FIELDS", "ENVIRON_KEYS"):
+        cache = watchdog_app.Known(getattr(watchdog_app, name).parse)
+        monkeypatch.setattr(watchdog_app, name, cache)
+        caches.append(cache)
+    return caches
 
 
 # -- decisions --

@@ -754,7 +754,7 @@ def test_request_that_came_while_the_machine_stood_still_is_served():
 
 def is_waiting(connection, asked, blank_lines):
     """Tell whether a connection waits for its peer, and what has come on it."""
-    return (connection.mask, not connection.fresh, connection.reader.blank_lines) == (
+    return (connection.mask, not connection.fresh, connection.reader.steps is not None) == (
         watchdog_app.IN,
         asked,
         blank_lines,
