@@ -584,37 +584,30 @@ def standard_error() -> Any:
 
 
 class ImportHook:
-    """A finder that calls a set-up right after the function has imported a module that it may never need.
-
-    Argument: set_ups, a dict from a module's name to the function that takes the module.
+    """Finder and loader that calls `set_up(module)` as soon as the function has imported the module `name`: most never
+    do (importlib.abc.MetaPathFinder, importlib.abc.Loader).
     """
 
-    def __init__(self, set_ups: dict[str, Callable[[Any], None]]) -> None:
-        self.set_ups = set_ups
+    def __init__(self, name: str, set_up: Callable[[Any], None]) -> None:
+        self.name, self.set_up = name, set_up
 
     def install(self) -> None:
-        """Hook into imports from now on; set up what a sitecustomize has imported already."""
-        for name in self.set_ups.keys() & sys.modules.keys():
-            self.set_ups.pop(name)(sys.modules[name])
-        sys.meta_path.insert(0, self)
+        """Wait for the import; a sitecustomize may have made it already."""
+        if self.name in sys.modules:
+            self.set_up(sys.modules[self.name])
+        else:
+            sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Return another finder's spec of one of the modules, its loader wrapped (importlib.abc.MetaPathFinder)."""
-        set_up = self.set_ups.pop(name, None)
-        if set_up is None:
+        """Return the spec that another finder has for the module, with this as its loader, once."""
+        if name != self.name:
             return None
+        self.name = ""
         finders = [finder for finder in sys.meta_path if finder is not self]
         spec: Any = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
         if spec is not None:
-            spec.loader = SetUpLoader(spec.loader, set_up)
+            self.loader, spec.loader = spec.loader, self
         return spec
-
-
-class SetUpLoader:
-    """A loader that lets another one load a module, sets it up, and steps aside (importlib.abc.Loader)."""
-
-    def __init__(self, loader: Any, set_up: Callable[[Any], None]) -> None:
-        self.loader, self.set_up = loader, set_up
 
     def create_module(self, spec: Any) -> Any:
         return self.loader.create_module(spec)
@@ -703,6 +696,13 @@ def set_up_pools(futures: Any) -> None:
         return submit(pool, context.run, function, *arguments, **named)
 
     futures.ThreadPoolExecutor.submit = submit_in_call
+
+
+def set_up_process_pools(futures: Any) -> None:
+    """Let the idle processes of a pool end with this one: `leave` waits for no thread, and theirs would end them."""
+    import atexit
+
+    atexit.register(futures._python_exit)
 
 
 def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
@@ -2424,15 +2424,6 @@ def field_line(name: str, value: str) -> tuple[bytes, int]:
 
 
 # ---- 11. Application: environ -> event -> handle -> Response ---------------------------------------------------------
-
-
-def set_up_process_pools(futures: Any) -> None:
-    """Let the idle processes of a pool end with this one, whose threads nobody waits for: the interpreter would tell
-    these to end them.
-    """
-    import atexit
-
-    atexit.register(futures._python_exit)
 
 
 class Function:
@@ -4491,9 +4482,11 @@ def flush_output() -> None:
 
 
 def serve(
-    target: str, settings: Settings, env: Mapping[str, str], middleware: Callable[[Application], WSGIApplication]
+    target: str, settings: Settings, env: Mapping[str, str], log_of: Callable[[Application], WSGIApplication] | None
 ) -> int:
-    """Listen, import the function, serve it behind `middleware` until told to stop; return the exit status."""
+    """Listen, import the function, serve until told to stop, with a request log if `log_of` makes one; return the exit
+    status.
+    """
     listener = listen(settings.host, settings.port)  # before the import: early calls wait in the backlog
     os.register_at_fork(after_in_child=listener.close)
     life = Life(settings, is_supervised(env), lock_path(env) if settings.suppress_lock else None)
@@ -4514,7 +4507,7 @@ def serve(
             life.hold = Hold(watchdog_port(env), function)
         else:
             announce(listener)
-        status = life.run(Server(listener, middleware(application), settings))
+        status = life.run(Server(listener, log_of(application) if log_of else application, settings))
         begin_leaving(settings.write_timeout, status)  # `shutdown` may take as long as a call
         application.shutdown()
         return status
@@ -4838,25 +4831,18 @@ def main(arguments: Sequence[str]) -> int:
         log.level, log.as_json = settings.log_level, settings.log_format == "json"
         if reloads:
             return reload(arguments, target)
-        middleware: Callable[[Application], WSGIApplication] = lambda application: application  # noqa: E731
-        if os.environ.get(RELOADED):
+        is_child_of_reload = RELOADED in os.environ
+        if is_child_of_reload:
             ignore_bytecode(watched_folder(target))
-            middleware = RequestLog
-        ImportHook(
-            {
-                "logging": set_up_logging,
-                "concurrent.futures.thread": set_up_pools,
-                "concurrent.futures.process": set_up_process_pools,
-            }
-        ).install()
-        return serve(target, settings, os.environ, middleware)
+        ImportHook("logging", set_up_logging).install()
+        ImportHook("concurrent.futures.thread", set_up_pools).install()
+        ImportHook("concurrent.futures.process", set_up_process_pools).install()
+        return serve(target, settings, os.environ, RequestLog if is_child_of_reload else None)
     except SettingsError as error:
         log("ERROR", str(error))
         return 2
-    except LoadError as error:
-        log("ERROR", str(error))
-    except FunctionFailed as failure:
-        log("ERROR", *failure.args)
+    except (LoadError, FunctionFailed) as error:
+        log("ERROR", *error.args)
     except BaseException as error:
         log("ERROR", "the server failed", format_traceback(error))
     return 1
