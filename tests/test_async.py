@@ -382,7 +382,8 @@ def test_many_streams_at_once_are_served_by_few_threads():
 
 @pytest.mark.parametrize("leave", ["reset", "close"])
 @pytest.mark.parametrize("kind", ["coroutine", "generator before its first item", "generator after it"])
-def test_function_is_cancelled_when_the_caller_goes(leave, kind, log):
+def test_function_is_cancelled_when_the_caller_goes(leave, kind, log, monkeypatch):
+    monkeypatch.setattr(watchdog_app, "HALF_CLOSED", 0.2)
     begun, ended, gone = threading.Event(), threading.Event(), []
 
     async def waits(event, context):

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, pause, process, read_all, read_answer, read_answers, serving, wait_for
+from conftest import BRIEFLY, DEADLINE, pause, process, read_all, read_answer, read_answers, serving, wait_for
 from test_lifecycle import connect, connected
 from test_server import clocked, wakeups, wakeups_within
 from test_watchdog import REAL, behind, first_child, is_running, write_function
@@ -460,7 +460,9 @@ def handle(event, context):
 
 
 def test_calls_that_never_return_hold_up_nobody_and_end_with_the_process(tmp_path):
-    text = """
+    text = (
+        BRIEFLY
+        + """
 import threading, time
 def handle(event, context):
     if event.path == '/loop':
@@ -469,7 +471,8 @@ def handle(event, context):
         threading.Lock().acquire() and (lock := threading.Lock()).acquire() and lock.acquire()
     return 'x'
 """
-    with program_of(tmp_path, text, write_timeout="1s") as program, contextlib.ExitStack() as stack:
+    )
+    with program_of(tmp_path, text, write_timeout="0.5s") as program, contextlib.ExitStack() as stack:
         wait_for(program.answers, "an answer")
         for path in (b"/loop", b"/block", b"/block"):
             stack.enter_context(connect(program.port)).sendall(b"GET %b HTTP/1.1\r\nHost: test\r\n\r\n" % path)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
 import pytest
-from conftest import DEADLINE, call, connect_and_get, free_port, process, read_all, read_answer, wait_for
+from conftest import BRIEFLY, DEADLINE, call, connect_and_get, free_port, process, read_all, read_answer, wait_for
 from test_watchdog import HAS_PROCESS_1, PROCESS_1, REAL, behind, connects, kind  # noqa: F401 (a fixture)
 
 from watchdog_app import Function, Hold, connected_to, watchdog_port
@@ -45,7 +45,7 @@ def written(folder, source):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("hooks", [pytest.param(PLAIN, id="plain"), pytest.param(AWAITED, id="awaited")])
 def test_startup_runs_before_the_first_call_and_shutdown_after_the_last(hooks, number, tmp_path):
-    with process(written(tmp_path, HOOKS.format(**hooks)), HOSTNAME="pod-1") as program:
+    with process(written(tmp_path, BRIEFLY + HOOKS.format(**hooks)), HOSTNAME="pod-1") as program:
         wait_for(program.answers, "an answer")
         assert connect_and_get(program.port) == b"pod-1"
         program.popen.send_signal(number)
@@ -194,7 +194,7 @@ def in_flight(watchdog, path, number):
 def test_shutdown_and_exit_handlers_run_after_the_last_call_behind_process_1(kind, hooks, env, tmp_path):  # noqa: F811
     source = LAST_WORDS.format(go=tmp_path / "go", shutdown=hooks["shutdown"])
     with behind(
-        kind, written(tmp_path, source), tmp_path, alone=PROCESS_1, healthcheck_interval="0.3s", **env
+        kind, written(tmp_path, source), tmp_path, alone=PROCESS_1, healthcheck_interval="0.1s", **env
     ) as watchdog:
         calls = in_flight(watchdog, "/", 3)
         os.kill(watchdog.pid, signal.SIGTERM)

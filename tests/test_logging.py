@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from conftest import connect_and_get, process, wait_for
+from test_lifecycle import GET, connected
 
 from watchdog_app import ImportHook
 
@@ -205,9 +206,9 @@ def test_long_exception_is_logged_soon(tmp_path):
     source += "        began = time.thread_time()\n        logging.exception('caught')\n        print(time.thread_time() - began)\n"
     file = tmp_path / "handler.py"
     file.write_text(source)
-    with process(file) as program:
-        wait_for(program.answers, "an answer")
-        program.popen.terminate()
+    with process(file) as program, wait_for(lambda: connected(program.port), "the listener") as sock:
+        sock.sendall(GET)
+        program.popen.terminate()  # before its answer, for which it would wait until what it logs is read
         assert float(program.popen.communicate(timeout=20)[0]) < 1
 
 

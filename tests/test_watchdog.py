@@ -227,7 +227,7 @@ def test_no_call_is_lost_at_ten_stops_under_load(kind, takes, tmp_path):
 
 def test_calls_in_flight_at_the_stop_are_finished(kind, gate, tmp_path):
     function = write_function(tmp_path, f"def handle(event, context):\n    {gate.wait}\n    return 'done'\n")
-    with behind(kind, function, tmp_path) as watchdog:
+    with behind(kind, function, tmp_path, healthcheck_interval="0.2s") as watchdog:
         with calling(watchdog) as answers:
             gate.reached()
             watchdog.begin_stop()
@@ -290,7 +290,7 @@ def test_second_sigterm_to_the_function_ends_it_at_once(kind, tmp_path):
 
 def test_stopping_before_the_function_is_imported_loses_no_call(kind, gate, tmp_path):
     function = write_function(tmp_path, f"{gate.wait}\ndef handle(event, context):\n    return 'x'\n")
-    with behind(kind, function, tmp_path) as watchdog:
+    with behind(kind, function, tmp_path, healthcheck_interval="0.2s") as watchdog:
         gate.reached()
         with calling(watchdog) as answers:
             wait_for(lambda: connections_to(watchdog.upstream), "the watchdog's connection")
@@ -320,7 +320,8 @@ def test_healthcheck_interval_with_which_the_watchdog_never_stops_is_one_warning
 
 def test_lock_file_that_cannot_be_written_stops_no_call(kind, tmp_path):
     function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
-    with behind(kind, function, tmp_path, wait=False, TMPDIR=str(tmp_path / "missing")) as watchdog:
+    env = {"healthcheck_interval": "0.2s", "TMPDIR": str(tmp_path / "missing")}
+    with behind(kind, function, tmp_path, wait=False, **env) as watchdog:
         wait_for(lambda: connects(watchdog.port), "the watchdog's port")
         wait_for(lambda: "WARNING cannot write the lock file" in watchdog.log, "the warning")
         assert watchdog.call()[2] == b"x"
