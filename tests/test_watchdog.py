@@ -1,11 +1,13 @@
 """Behind of-watchdog: the real one where it is on PATH, and a stand-in always. The id of each test says which of the two it ran with."""
 
 import contextlib
+import functools
 import http.client
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from conftest import DEADLINE, FUNCTIONS, ROOT, clean_env, connections_to, free_
 from test_examples import EXAMPLES
 
 REAL = shutil.which("fwatchdog")
+METRICS_PORT = 8081  # of fwatchdog, which takes no other
 PROCESS_1 = (
     "unshare",
     "--pid",
@@ -84,9 +87,26 @@ def first_child(watchdog):
         return watchdog.child()
 
 
+@functools.cache
+def is_metrics_port_taken():
+    """Tell whether another program has the port at which fwatchdog serves its metrics, before the first of ours is started."""
+    try:
+        socket.create_server(("", METRICS_PORT)).close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.skipif(not REAL, reason="fwatchdog is not on PATH")
+def test_port_that_fwatchdog_cannot_do_without_is_free():
+    assert not is_metrics_port_taken(), f"port {METRICS_PORT} is taken: the tests behind the real fwatchdog are skipped"
+
+
 @contextlib.contextmanager
 def behind(kind, function, tmp, wait=True, alone=(), **env):
     """Start a watchdog of this kind with a function behind it, by the command `alone` if given, and wait until it says that it is ready."""
+    if kind == "real" and is_metrics_port_taken():
+        pytest.skip(f"port {METRICS_PORT} is taken, at which fwatchdog serves its metrics")
     port, upstream = free_port(), free_port()
     variables = clean_env(
         mode="http",
