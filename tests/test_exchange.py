@@ -463,17 +463,17 @@ def test_a_fault_is_one_send(application, sent, log):
 
 
 def test_a_fault_whose_caller_has_gone_is_one_record(log):
-    gate = threading.Event()
+    called, gate = threading.Event(), threading.Event()
 
     def application(environ, start_response):
+        called.set()
         gate.wait(DEADLINE)
         raise RuntimeError("out of order")
 
     with serving_application(application) as server, server.connect() as sock:
-        connection = wait_for(lambda: next(iter(server.server.connections.values()), None))
         sock.sendall(GET)
-        wait_for(lambda: connection.mask == 0, "a thread of its own")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, watchdog_app.RESET)
+        assert called.wait(DEADLINE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         sock.close()
         gate.set()
         wait_for(lambda: not server.server.connections, "the end of the connection")
