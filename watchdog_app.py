@@ -2944,23 +2944,22 @@ class Exchange(BaseHandler):
             raise ResultError(
                 f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes"
             )
-        if framed := b"".join(self._framed(data, is_last=False)):
-            self.ended_at = FOREVER
-            self._write(framed)
-        elif self.server.clock() >= self.next_look:
-            self._look_at_peer(self.server.clock())
+        self._write(data, False)
 
     def finish_content(self) -> None:
         """End a stream: its framing, then the result. The default knows no chunks, nor a body that is too short."""
-        if framed := b"".join(self._framed(b"", is_last=True)):
-            self._write(framed)
+        self._write(b"", True)
         self.close()
 
-    def _write(self, data: bytes) -> None:
-        if self.awaits:  # in the leader's hands: no more is taken until all of it is sent
-            self.connection.send(data)
-        else:
-            self.connection.send_all(data)
+    def _write(self, data: bytes, is_last: bool) -> None:  # type: ignore[override]
+        """Send `data` framed. A pending result is in the leader's hands, which must not wait: no more of it is taken
+        until all of that is sent.
+        """
+        if framed := b"".join(self._framed(data, is_last)):
+            self.ended_at = FOREVER
+            (self.connection.send if self.awaits else self.connection.send_all)(framed)
+        elif not is_last and self.server.clock() >= self.next_look:
+            self._look_at_peer(self.server.clock())
 
     def _framed(self, data: bytes, is_last: bool) -> list[bytes]:
         """Return what to send, in parts: the head unless it has been sent, `data` in its framing, and the end of the
@@ -3058,11 +3057,8 @@ class Exchange(BaseHandler):
 
     def log_exception(self, exc_info: Any) -> None:
         """Log one record. The default writes it in many pieces."""
-        log(
-            "ERROR",
-            f"{clipped(self.request.method)} {clipped(self.request.target, 1000)} failed",
-            format_traceback(exc_info[1]),
-        )
+        what = f"{clipped(self.request.method)} {clipped(self.request.target, 1000)} failed"
+        log("ERROR", what, format_traceback(exc_info[1]))
 
     # Hooks that are never called
     get_stdin = get_stderr = add_cgi_vars = _flush = None  # type: ignore[assignment]
