@@ -356,10 +356,10 @@ def raised_with_a_cause(text):
     ],
 )
 def test_long_text_of_an_exception_is_cut_visibly_and_soon(fail, line, log):
-    text = line * (10_000_000 // len(line))
+    text = line * (4_000_000 // len(line))
     began = time.thread_time()
     call(lambda event, context: fail(text))
-    assert time.thread_time() - began < 2
+    assert time.thread_time() - began < 0.8
     record = log.getvalue()
     assert re.match(r"ERROR call '\w+' 'GET' '/' failed\n", record)
     assert re.search(r"^ *\|? *(\.\.\. \d+ more characters \.\.\.|SyntaxError: invalid syntax)$", record, re.MULTILINE)
