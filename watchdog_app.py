@@ -788,7 +788,7 @@ is_token = re.compile(TOKEN).fullmatch
 is_request_line = re.compile(rf"({TOKEN}) ([!\"$-~]+) HTTP/([0-9])\.([0-9])").fullmatch
 is_absolute = re.compile("https?://([^/?]*)", re.IGNORECASE).match
 is_authority = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=\-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+    r"(?:\[[0-9a-f:.]+]|(?:[\w.~!$&'()*+,;=-]|%[0-9a-f]{2})+)(?::[0-9]{0,5})?", re.A | re.I
 ).fullmatch
 is_length = re.compile("[0-9]{1,19}").fullmatch
 
@@ -849,7 +849,7 @@ def parse_head(head: bytes) -> Request:
     if len(fields) < len(lines) or "" in fields:
         join_repeated(request, lines)
     if "HTTP_HOST" in fields:
-        HOSTS[fields["HTTP_HOST"]]
+        HOSTS[fields["HTTP_HOST"]]  # or raise
     elif request.modern:
         raise HTTPError(400)
     if request.target[0] != "/":
@@ -979,7 +979,8 @@ def check_expectation(request: Request, expectation: str) -> None:
         request.refusal = HTTPError(417)
 
 
-# A lookup takes 0.1 µs; a new line takes 1.1, and 1.8 with a new name, a new request line 2.2
+# Filled by the heads that come; Host is looked up by its value. A lookup takes 0.02 µs; a new field line takes 0.6, a
+# new request line 1.1
 REQUEST_LINES = Known(parse_request_line)
 FIELDS = Known(parse_field)
 ENVIRON_KEYS = Known(environ_key)
@@ -1114,7 +1115,7 @@ def take_body(buffer: bytearray, request: Request, most: int, trailer_room: int)
 def whole_body(length: int, data: bytes) -> bytes:
     """Return a body that is all of `data`, in one chunk or by its length, as of-watchdog sends a small one; else b"".
 
-    0.7 µs for a chunk; the generators take 4.
+    It takes 0.4 µs, the generators 4.
     """
     if length != CHUNKED:
         return data if length == len(data) else b""
@@ -1142,7 +1143,7 @@ class BodyMemory:
         self.most, self.held, self.lock = most, 0, RLock()
 
     def take(self, size: int) -> None:
-        """Count `size` bytes more; raise HTTPError where they do not fit: 413 for what never will, else 503."""
+        """Count `size` bytes more, or fewer; refuse what does not fit with 503, what never will with 413."""
         with self.lock:
             if self.held + size <= self.most:
                 self.held += size
@@ -1151,11 +1152,6 @@ class BodyMemory:
             raise HTTPError(413)
         warn_once(f"bodies would hold more than body_memory={self.most} bytes: some are answered 503")
         raise HTTPError(503, None, RETRY)
-
-    def give_back(self, size: int) -> None:
-        """Count `size` bytes no more."""
-        with self.lock:
-            self.held -= size
 
 
 class RequestReader:
@@ -1191,7 +1187,7 @@ class RequestReader:
             if self.buffer:
                 data, self.buffer = bytes(self.buffer) + data, bytearray()
             head, end, rest = data.partition(b"\r\n\r\n")
-            if end and len(head) <= self.max_at_once:  # a whole head, as nearly always: 3 instead of 15 µs
+            if end and len(head) <= self.max_at_once:  # a whole head, as nearly always: 2 instead of 9 µs
                 try:
                     request = parse_head(head)
                 except HTTPError:
@@ -1269,13 +1265,11 @@ class RequestReader:
 
     def claim(self, size: int) -> None:
         """Count `size` bytes made of the body, until the request is done; raise HTTPError where they do not fit."""
-        self.memory.take(size)
-        self.held += size
+        self._hold(self.held + size)
 
     def let_go(self) -> None:
         """Count nothing more for the current request."""
-        self.memory.give_back(self.held)
-        self.held = 0
+        self._hold(0)
 
     def wants_continue(self) -> bool:
         """Tell, once, whether the peer waits for a 100 before it sends the body."""
