@@ -665,15 +665,21 @@ def running_call() -> Context | None:
     return frame.f_locals["context"] if frame else CALL.get()
 
 
+def ids_of_call() -> Context | None:
+    """Return a context with no more than the running call's ids, for a thread: it may outlive the call and its body."""
+    call = running_call()
+    if call is None:
+        return None
+    return type(call)({"HTTP_X_CALL_ID": call.call_id, "HTTP_TRACEPARENT": call._environ.get("HTTP_TRACEPARENT", "")})
+
+
 def track_threads() -> None:
     """Let each thread that a call starts belong to that call."""
     start = threading.Thread.start
 
     def start_in_call(thread: threading.Thread) -> None:
-        if running := running_call():
-            # Without the rest of the environ: the thread may outlive its call, and must not keep the body
-            ids = {"HTTP_X_CALL_ID": running.call_id, "HTTP_TRACEPARENT": running._environ.get("HTTP_TRACEPARENT", "")}
-            call, run = type(running)(ids), thread.run
+        if call := ids_of_call():
+            run = thread.run
 
             def run_in_call() -> None:
                 CALL.set(call)
@@ -692,7 +698,7 @@ def set_up_pools(futures: Any) -> None:
 
     def submit_in_call(pool: Any, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
         context = copy_context()
-        context.run(CALL.set, running_call())
+        context.run(CALL.set, ids_of_call())
         return submit(pool, context.run, function, *arguments, **named)
 
     futures.ThreadPoolExecutor.submit = submit_in_call
@@ -4281,17 +4287,15 @@ def connected_to(port: int, table: str) -> list[str]:
 class Life:
     """When the process ends, and with which status.
 
-        start           signals are pending until take_signals; calls wait in the backlog until `run`
-        SIGTERM         behind of-watchdog serve on, because it goes on sending calls, until
-                            it is gone (getppid, or the end of stdin)            -> status 0
-                            it accepts no more, and the last call is over (Hold) -> status 0
-                            the network is gone (faasd)                          -> in HURRY seconds, status 1
-                            healthcheck_interval, write_timeout and LATE are over
-                        alone accept for a MOMENT, then drain for at most write_timeout
-        SIGINT          drain at once, for at most write_timeout
-        second signal   -> in HURRY seconds
-        of-watchdog gone without a signal                                        -> status 0
-        own descriptors closed by the function                                   -> status 1
+        SIGTERM behind of-watchdog       serve on, because it goes on sending calls
+          it is gone, or holds for us    end with 0
+          the network is gone (faasd)    end with 1 within HURRY seconds
+          it should be gone (leave_by)   exit
+        SIGTERM alone                    accept for a MOMENT more, then drain for write_timeout at most
+        SIGINT                           drain for write_timeout at most
+        second signal                    end with 0 within HURRY seconds
+        of-watchdog gone, no signal      end with 0
+        own descriptor closed            exit with 1: the function has closed it
 
     At `is_over` the main thread calls `shutdown` and exits; at `leave_by` the signal thread exits, whatever that does.
     """
