@@ -19,7 +19,7 @@ returns becomes the response:
     an open file, a generator or an iterator       streamed, each item as it comes
     a WSGI response (Flask's, Werkzeug's)          sent as it is
 
-`raise HTTPError(status, body, headers)` responds by exception. Any other exception is a 500 for the caller and a
+Raise HTTPError(status, body, headers) to respond by exception. Any other exception is a 500 for the caller and a
 traceback in the log.
 
 The module has three parts. The server half knows nothing of events and results, the application half nothing of
@@ -112,7 +112,7 @@ __all__ += ["Query", "Server", "Settings", "invoke", "make_application"]
 # ---- 1. Limits and settings: environment variables -> Settings -------------------------------------------------------
 
 # Heads and bodies
-MAX_LINE = 64 * 1024  # bytes of a request line, else 414; no proxy in front allows a longer one
+MAX_LINE = 64 * 1024  # bytes of a request line, else 414; rarely above 8 KiB, and other servers allow 64 at most
 MAX_FIELDS = 200  # header fields, and trailer fields, else 431; a browser sends about 20, the gateway adds 6
 MAX_PARAMETERS = 1000  # query parameters, form fields or cookies, else 413
 MAX_METHOD = 32  # bytes of a method, else 501; the longest registered one, UPDATEREDIRECTREF, has 17
@@ -121,7 +121,7 @@ MAX_CHUNK_LINE = 256  # bytes of a chunk's size and extensions; nobody uses exte
 HEAD_SECONDS = 10.0  # from the first byte of a head to its last
 BODY_RATE = 1024.0  # bytes a second that a body must average after read_timeout
 BODY_SHARE = 4  # body_memory is the memory limit divided by this: event.body is a second copy, the function makes more
-LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # discarded after a refusal, so that the peer gets to read it
+LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # of discarding after a refusal, so that the peer gets to read it
 HALF_CLOSED = 1.0  # seconds that a call may keep waiting after its peer has sent FIN: that may be a half-close
 PEER_LOOK = 0.1  # seconds between checks for a peer that is sent empty items only: no send can fail
 CACHE_ENTRIES, CACHE_LENGTH = 1024, 128  # of each cache, and of a key's text: no peer can fill the memory
@@ -143,7 +143,9 @@ SAMPLE_LIMIT = 0.005  # seconds that one call adds to the average at most, so th
 WEIGHT = 0.1  # of the newest call in the average
 PARKED_SECONDS = 10.0  # after which a parked thread ends
 REST_AFTER = 25  # rounds of STUCK seconds without a call after which the monitor rests
-SWITCH_INTERVAL = 0.001  # seconds; at the default of 5 ms, each system call of a short call waits so long for a CPU hog
+SWITCH_INTERVAL = (
+    0.001  # seconds; with the default, 5 ms, a short call waits that long for a CPU-bound one, three times
+)
 HELD_UP = 1.0  # seconds that a coroutine may block the event loop before the log says where
 CHECK = 0.1  # seconds between checks of the server's own descriptors while there are calls
 ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
@@ -434,7 +436,7 @@ class NotReadable(BadRequest, ValueError):
 
 
 # ---- 3. Log: records, and the files behind stdout and stderr ---------------------------------------------------------
-# Any thread may call what stands here.
+# Any thread may call any of this.
 
 CALL: ContextVar[Context | None] = ContextVar("call", default=None)  # set where a call's code runs outside its frame
 CALL_CODE: set[CodeType] = set()  # code whose frames run a call, and hold it as `context`; Application adds its own
@@ -445,7 +447,7 @@ CONTROLS |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 class Log:
-    """The log on stderr: one write a record. A log that cannot be written stops nobody."""
+    """The log on stderr: one write per record. A write that fails is ignored: logging fails no call."""
 
     def __init__(self) -> None:
         self.level, self.as_json = LEVELS["info"], False
@@ -467,7 +469,7 @@ log = Log()
 
 
 def warn_once(message: str) -> None:
-    """Log a warning, once a process for each distinct message."""
+    """Log a warning; each distinct message once per process."""
     if message not in WARNED and len(WARNED) < CACHE_ENTRIES:
         WARNED.add(message)
         log("WARNING", message)
@@ -537,8 +539,8 @@ class Output(FileIO):
     def __init__(self, fd: int, name: str) -> None:
         super().__init__(fd, "wb", closefd=False)
         self.name = name
-        self.column = 0  # bytes of the line that is not ended yet
-        self.lost = 0  # bytes dropped since the last that were taken
+        self.column = 0  # length of the line that has no end yet
+        self.lost = 0  # bytes dropped since the last successful write
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)  # the child lacks the thread that holds it
 
@@ -546,7 +548,7 @@ class Output(FileIO):
         self.lock = RLock()  # a signal handler may print in the middle of a print
 
     def write(self, data: Any, /) -> int:
-        """Write all of `data`, bytes of any kind; drop and count what nobody takes within LOG_PATIENCE."""
+        """Write all of `data`, bytes of any kind; drop and count what no reader takes within LOG_PATIENCE."""
         data = data if type(data) is bytes else memoryview(data).tobytes()
         for piece in whole_lines(data, b"\n"):
             with self.lock:
@@ -584,8 +586,8 @@ def standard_error() -> Any:
 
 
 class ImportHook:
-    """Finder and loader that calls `set_up(module)` as soon as the function has imported the module `name`: most never
-    do (importlib.abc.MetaPathFinder, importlib.abc.Loader).
+    """Call `set_up(module)` right after the function has imported the module `name`, if it ever does: a finder and
+    loader (importlib.abc.MetaPathFinder, importlib.abc.Loader).
     """
 
     def __init__(self, name: str, set_up: Callable[[Any], None]) -> None:
@@ -599,7 +601,7 @@ class ImportHook:
             sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Return the spec that another finder has for the module, with this as its loader, once."""
+        """Return the spec that another finder has for the module, with this as its loader; the first time only."""
         if name != self.name:
             return None
         self.name = ""
@@ -621,8 +623,8 @@ class ImportHook:
 def set_up_logging(logging: Any) -> None:
     """Let `logging` work without configuration: records from log_level on go to this log, each with its call id.
 
-    Whatever the function configures wins, because this is no handler but the last resort that the standard library has
-    for want of one. `basicConfig` with no more than a level, as `logging.info` calls it, would install a poorer one.
+    Whatever the function configures wins, because this is no handler but logging's last resort, used when there is
+    none. `basicConfig` with at most a level, as `logging.info` calls it, would put a poorer handler in its place.
     """
 
     def emit(record: Any) -> None:
@@ -651,7 +653,7 @@ def set_up_logging(logging: Any) -> None:
     logging.basicConfig = basic_config
     logging.lastResort.setLevel(logging.NOTSET)
     logging.lastResort.emit, logging.lastResort.lock = emit, RLock()  # gevent's lock does not work across threads
-    if not logging.root.handlers and logging.root.level == logging.WARNING:  # as it is born
+    if not logging.root.handlers and logging.root.level == logging.WARNING:  # untouched so far
         logging.root.setLevel(log.level)
 
 
@@ -742,10 +744,9 @@ def shorten_messages(formatted: Any) -> None:
 
 
 def function_frames(error: BaseException) -> TracebackType | None:
-    """Return the traceback without the frames of this module, of threading and of the import system before the
-    function's first.
+    """Return the traceback from the function's first frame on: this module, threading and the import system come first.
 
-    One with nothing else is returned whole, but for a SyntaxError, which says where it is.
+    If nothing is left, return it whole; a SyntaxError needs none, because it says where it is.
     """
     frames = error.__traceback__
     while frames and is_before_function(frames.tb_frame):
@@ -4528,7 +4529,7 @@ def of_function(failure: str, step: Callable[[], Result]) -> Result:
 
 
 def announce(listener: Socket) -> None:
-    """Tell a person who has started this by hand where to call."""
+    """Tell whoever has started this by hand where to call."""
     host, port = listener.getsockname()[:2]
     log("INFO", f"Listening on http://{host}:{port}\ncurl -d World http://{host}:{port}/")
 
