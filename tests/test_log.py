@@ -493,10 +493,18 @@ def test_thread_that_fails_is_one_record_with_the_call_that_started_it(source, i
     assert records[1].count("ValueError: in a thread") == 1
 
 
-def test_thread_that_lives_on_holds_nothing_of_its_call(program):
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param("threading.Thread(target=STOP.wait, daemon=True).start()", id="thread"),
+        pytest.param("ThreadPoolExecutor(1).submit(STOP.wait)", id="pool"),
+    ],
+)
+def test_thread_that_lives_on_holds_nothing_of_its_call(start, program):
     _, err = program(
-        "import gc, sys, threading\nSTOP, LOOKS = threading.Event(), []\ndef handle(event, context):\n"
-        "    threading.Thread(target=STOP.wait, daemon=True).start()\n"
+        "import gc, sys, threading\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "STOP, LOOKS = threading.Event(), []\ndef handle(event, context):\n"
+        f"    {start}\n"
         "    LOOKS.append(threading.Timer(0.0, look, (type(context),)))\n    LOOKS[-1].start()\n"
         "def look(kind):\n    while any(type(one) is kind and 'wsgi.input' in one._environ for one in gc.get_objects()):\n        pass\n"
         "    print('gone', file=sys.stderr)\n"
