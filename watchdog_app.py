@@ -1851,12 +1851,8 @@ class Context:
 #     Loop        start, watch, soon: any thread. _run, _run_jobs: the loop's. _watch: a thread of its own.
 #     Stream      the thread that sends it.
 
-HTML, BINARY, JSON, LINES = (
-    "text/html; charset=utf-8",
-    "application/octet-stream",
-    "application/json",
-    "application/x-ndjson",
-)
+HTML, BINARY = "text/html; charset=utf-8", "application/octet-stream"
+JSON, LINES = "application/json", "application/x-ndjson"
 
 
 class Stream:
@@ -2243,14 +2239,9 @@ class Items(Job):
 ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"))
 OTHER, OWN, LENGTH, CONNECTION = range(4)
 # Fields that are the server's: those between two hops (RFC 9110 §7.6.1), the framing, and Date and Server
-FIELD_KINDS = {
-    **dict.fromkeys(
-        ("date", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "server"), OWN
-    ),
-    **dict.fromkeys(("te", "trailer", "transfer-encoding", "upgrade"), OWN),
-    "content-length": LENGTH,
-    "connection": CONNECTION,
-}
+OWN_FIELDS = """date keep-alive proxy-authenticate proxy-authorization proxy-connection server te trailer
+    transfer-encoding upgrade"""
+FIELD_KINDS = {**dict.fromkeys(OWN_FIELDS.split(), OWN), "content-length": LENGTH, "connection": CONNECTION}
 
 
 class Response:
@@ -2279,14 +2270,12 @@ def to_response(result: Any) -> Response:
 
 
 def from_envelope(envelope: dict[Any, Any], others: Collection[Any]) -> Response:
-    """Convert an envelope, in the older or the newer spelling, with its `others`, the keys of neither; the newer
-    spelling wins.
-    """
+    """Convert an envelope; the newer spelling wins over the older one. `others` are its keys that are neither."""
     if "body" in envelope:
         body = envelope["body"]
     elif "response" in envelope:
         body = envelope["response"]
-    else:  # beside a status they are the body: no content is lost by accident
+    else:  # what stands beside a status alone is the body: no content is lost by accident
         body = {key: value for key, value in envelope.items() if key in others} if others else None
         others = ()
     if others:
@@ -2308,9 +2297,7 @@ def from_tuple(result: tuple[Any, ...]) -> Response:
 
 
 def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response:
-    """Put a response together: the function's own Content-Type wins, then `kind`, then that of the body; where none is
-    allowed, it is dropped.
-    """
+    """Make a response. The function's own Content-Type wins, then `kind`, then that of the body."""
     code = to_status(status)
     pairs = to_pairs(headers) if headers else []
     content, natural = encode_body(body)
@@ -2325,7 +2312,7 @@ def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response
 
 
 def without_body(status: int, headers: HeaderPairs, content: bytes | Stream) -> Response:
-    """Make the response of a status that has no body, and warn of one that the function gave it."""
+    """Make the response of a status without a body; warn if the function gave it one."""
     if content != b"":
         warn_once(f"a body with status {status} is not sent")
     if not isinstance(content, bytes):
@@ -2334,10 +2321,8 @@ def without_body(status: int, headers: HeaderPairs, content: bytes | Stream) -> 
 
 
 def to_status(status: Any) -> int:
-    """Check a status: 200 to 599 as int, http.HTTPStatus or three digits of text (1xx would hang of-watchdog's
-    caller).
-    """
-    code = status
+    """Check a status: 200 to 599 as int, http.HTTPStatus or three digits of text."""
+    code = status  # a 1xx would hang of-watchdog's caller
     if isinstance(status, str) and re.fullmatch("[0-9]{3}", status):
         code = int(status)
     if not isinstance(code, int) or isinstance(code, bool) or not 200 <= code <= 599:
@@ -2356,9 +2341,7 @@ def header_items(headers: Any) -> list[tuple[Any, Any]]:
 
 
 def to_pairs(headers: Any) -> HeaderPairs:
-    """Convert the function's headers to pairs of text, one for each field, without those that are the server's; check
-    each.
-    """
+    """Convert the function's headers to checked pairs of text, one for each field, without those of the server."""
     pairs = []
     for name, value in header_items(headers):
         for single in value if isinstance(value, (list, tuple)) else (value,):
@@ -2396,16 +2379,13 @@ def encode_body(body: Any) -> tuple[bytes | Stream, str]:
     return encode_json(body), JSON
 
 
-FIELD_LINES: dict[
-    tuple[str, str], tuple[bytes, int]
-] = {}  # headers sent before -> their lines and kinds: 0.1 instead of 1 µs
+# Headers sent before -> their lines and kinds: 0.1 instead of 1 µs
+FIELD_LINES: dict[tuple[str, str], tuple[bytes, int]] = {}
 is_field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110 §5.5
 
 
 def field_line(name: str, value: str) -> tuple[bytes, int]:
-    """Convert a header to its line, CRLF included, and its kind; raise ResultError, which names it, for one that would
-    break the response.
-    """
+    """Convert a header to its line and kind; raise ResultError for one that would break the response."""
     known = FIELD_LINES.get((name, value)) if type(name) is str is type(value) else None
     if known is not None:
         return known
@@ -2448,13 +2428,8 @@ class Function:
         for name, hook in (("startup", startup), ("shutdown", shutdown), ("ready", ready)):
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} is {clipped(hook)}: it takes a function, or None")
-        self.handle, self.startup, self.shutdown, self.ready, self.stream_request = (
-            handle,
-            startup,
-            shutdown,
-            ready,
-            bool(stream_request),
-        )
+        self.handle, self.stream_request = handle, bool(stream_request)
+        self.startup, self.shutdown, self.ready = startup, shutdown, ready
 
 
 class Readiness:
@@ -2638,7 +2613,7 @@ class Application:
             except BaseException as second:
                 return self._failure(second, event, context)
         trace = self._report(error, event, context)
-        text = f"Internal Server Error\ncall id: {clipped(context.call_id).strip(chr(39))}\n"
+        text = "Internal Server Error\ncall id: " + clipped(context.call_id).strip("'") + "\n"
         return Response(500, PLAIN[:], (text + trace if self.debug else text).encode("utf-8", "replace"))
 
     def _report(self, error: BaseException | None, event: Event, context: Context) -> str:
@@ -2652,9 +2627,7 @@ CALL_CODE.add(Application._answer.__code__)  # it holds the `context` of the cal
 
 
 def from_error(error: HTTPError) -> Response:
-    """Convert an HTTPError to the response of the same envelope; without a body, the status's own phrase as
-    text/plain.
-    """
+    """Convert an HTTPError to the response of the same envelope; without a body, to the status's phrase as text."""
     if error.body is not None:
         return from_parts(error.status, error.headers, error.body)
     code = to_status(error.status)
@@ -2692,7 +2665,7 @@ def load_function(target: str | os.PathLike[str] = "") -> Function:
         try:
             return declared(import_module(module), name)
         except ModuleNotFoundError as error:
-            if not f"{module}.".startswith(f"{error.name}."):  # it is there, and imports one that is not
+            if not f"{module}.".startswith(f"{error.name}."):  # the module imports another one, which is missing
                 raise
     raise SettingsError(f"TARGET {clipped(target)} does not exist: it takes {TARGETS}")
 
@@ -2702,8 +2675,9 @@ class LoadError(Exception):
 
 
 def import_file(path: str) -> ModuleType:
-    """Import a function's file as a module of the package `function`: `from .mod import x`, `from function import x`
-    and `import mod` work in it.
+    """Import a function's file as a module of the package `function`.
+
+    So `from .mod import x`, `from function import x` and `import mod` work in it.
     """
     path = os.path.abspath(path)
     folder, file = os.path.split(path)
@@ -2719,7 +2693,7 @@ def import_file(path: str) -> ModuleType:
     FunctionFinder(folder).install()
     os.environ[FUNCTION_FOLDER] = folder
     module = import_module("function." + name)
-    sys.modules.setdefault(name, module)  # for `import handler`: one module, never two copies
+    sys.modules.setdefault(name, module)  # `import handler` gives the same module
     return module
 
 
@@ -2727,51 +2701,36 @@ FUNCTION_FOLDER = "watchdog_app_function"  # in the environment of the processes
 
 
 class FunctionFinder:
-    """What finds the package `function` in a folder of any name, and loads it (importlib.abc.MetaPathFinder,
-    importlib.abc.Loader).
-    """
+    """Finds the package `function` in a folder of any name (importlib.abc.MetaPathFinder). Argument: folder."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def install(self) -> None:
-        """Let it find the function's package from now on, before one of that name that is installed."""
+        """Find the function's package from now on, before an installed one of that name."""
         sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if not isinstance(finder, FunctionFinder))]
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "function":
             return None
-        from importlib.machinery import ModuleSpec
+        from importlib.machinery import ModuleSpec, SourceFileLoader
 
-        spec = ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]  # by duck type
-        spec.submodule_search_locations = [self.folder]
+        init = os.path.join(self.folder, "__init__.py")
+        loader = SourceFileLoader(name, init) if os.path.isfile(init) else None  # None: a namespace package
+        spec = ModuleSpec(name, loader, origin=init, is_package=True)
+        spec.submodule_search_locations, spec.has_location = [self.folder], loader is not None
         return spec
-
-    def create_module(self, spec: Any) -> None:
-        pass
-
-    def exec_module(self, module: Any) -> None:
-        module.__file__ = os.path.join(self.folder, "__init__.py")
-        if os.path.isfile(module.__file__):
-            with open(module.__file__, "rb") as source:
-                exec(compile(source.read(), module.__file__, "exec"), module.__dict__)  # noqa: S102 (what an import does)
 
 
 def declared(module: ModuleType, name: str) -> Function:
-    """Return what `module` declares, with `name` as its entry point; raise LoadError, which lists what it defines, if
-    that is no function.
-    """
+    """Return what `module` declares, with `name` as its entry point; raise LoadError if that is no function."""
     handle = getattr(module, name, None)
     if callable(handle):
-        hooks = {
-            hook: value for hook in ("startup", "shutdown", "ready") if callable(value := getattr(module, hook, None))
-        }
+        named = {hook: getattr(module, hook, None) for hook in ("startup", "shutdown", "ready")}
+        hooks: dict[str, Any] = {hook: value for hook, value in named.items() if callable(value)}
         return Function(handle, **hooks, stream_request=getattr(module, "stream_request", False))
-    defined = [
-        key
-        for key, value in vars(module).items()
-        if callable(value) and getattr(value, "__module__", "") == module.__name__
-    ]
+    own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    defined = [key for key, value in own.items() if callable(value)]
     where = getattr(module, "__file__", module.__name__)
     raise LoadError(f"{where} defines no function {name}(event, context); it defines: {', '.join(defined) or 'none'}")
 

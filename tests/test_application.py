@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 
@@ -327,6 +328,7 @@ def restored_imports():
             del sys.modules[name]
         sys.modules.update(modules)
         sys.path[:] = path
+        os.environ.pop(watchdog_app.FUNCTION_FOLDER, None)
 
 
 @pytest.fixture
