@@ -198,6 +198,9 @@ REFUSED = [
 @pytest.mark.parametrize("raw", REFUSED)
 def test_wrong_framing_is_refused_however_it_is_sliced(raw, length):
     assert refusal(raw + b"0\r\n\r\n" + SURPLUS, length) == 400
+    for behind in (b"", SURPLUS):
+        request, _ = feed(RequestReader(ROOMY, ROOMY), slices(CHUNKED + raw + b"0\r\n\r\n" + behind, length))
+        assert request.refusal.status == 400
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, ROOMY])
@@ -213,11 +216,13 @@ TEN = b"4\r\nabcd\r\n6\r\nefghij\r\n0\r\n\r\n"
 @pytest.mark.parametrize("length", [1, 2, 3, 7, ROOMY])
 def test_a_total_above_the_limit_is_refused(length):
     assert refusal(TEN, length, most=9) == 413
+    assert refusal(b"A\r\nabcdefghij\r\n0\r\n\r\n", length, most=9) == 413
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, ROOMY])
 def test_a_total_at_the_limit_is_accepted(length):
-    assert_body(feed(chunked(most=10), slices(TEN, length)), b"abcdefghij", b"")
+    for raw in (TEN, b"A\r\nabcdefghij\r\n0\r\n\r\n"):
+        assert_body(feed(chunked(most=10), slices(raw, length)), b"abcdefghij", b"")
 
 
 @pytest.mark.parametrize("size", [b"b", b"FFFFFFFF", b"7FFFFFFFFFFFFFFF", b"FFFFFFFFFFFFFFFF"])
