@@ -782,7 +782,7 @@ def start_thread(work: Callable[[Any], object], argument: object, name: str) -> 
 
 # ---- 4. Head -> Request: pure and strict, raises HTTPError (RFC 9112 §2 to §6) ---------------------------------------
 #
-# Any thread may parse. The caches are shared by all; two threads that miss at the same time compute the same value.
+# Any thread may parse. The caches are shared without a lock: threads that miss at the same time compute the same value.
 
 CHUNKED = -1  # a body's length where only its chunks tell
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
@@ -801,11 +801,11 @@ is_length = re.compile("[0-9]{1,19}").fullmatch
 
 
 class Request:
-    """One request: its head, and its body once that is complete. One with a `refusal` gets that for its response."""
+    """One request: its head, and its body once that is complete. A `refusal` is its response, whatever else it says."""
 
     length = 0  # of the body in bytes, or CHUNKED
     expects_continue = False
-    content: BytesIO  # what has arrived of the body, where that did not come at once
+    content: BytesIO  # what has arrived of a body that came in pieces
     body = b""
     refusal: HTTPError | None = None
     repeated = NONE_REPEATED  # environ key -> its separate values, for names that came more than once
@@ -817,15 +817,15 @@ class Request:
 
 
 class Known(dict):  # type: ignore[type-arg]
-    """A cache: text of a head -> what `parse` makes of it. Behind of-watchdog most lines come again with every call.
+    """A cache: text of a head -> `parse(text)`. Behind of-watchdog most lines are the same in every call.
 
-    Text enters when it comes twice with no other of the same hash slot in between, so that what is new with each call
-    (X-Call-Id, traceparent) evicts nothing. At most CACHE_ENTRIES of at most CACHE_LENGTH bytes are kept.
+    Text is admitted when it comes again before other text of its hash slot, so that what is new in each call
+    (X-Call-Id, traceparent) evicts nothing. It holds at most CACHE_ENTRIES texts of at most CACHE_LENGTH bytes.
     """
 
     def __init__(self, parse: Callable[[Any], Any]) -> None:
         self.parse = parse
-        self.seen_once: dict[int, Any] = {}  # hash slot -> the last text that missed
+        self.seen_once: dict[int, Any] = {}  # hash slot -> the last text that was not in the cache
 
     def __missing__(self, text: Any) -> Any:
         parsed = self.parse(text)
@@ -891,7 +891,7 @@ def parse_field(line: bytes) -> tuple[str, str]:
 
 
 def join_repeated(request: Request, lines: list[bytes]) -> None:
-    """Join the values of names that came more than once, and drop what must not reach the environ."""
+    """Join the values of names that came more than once, and drop the fields that must not reach the environ."""
     values: dict[str, list[str]] = {}
     for key, value in map(FIELDS.__getitem__, lines):
         values.setdefault(key, []).append(value)
@@ -936,7 +936,7 @@ def check_host(host: str) -> str:
 
 
 def frame(request: Request) -> None:
-    """Set what the fields say of the body's length, of the connection, and of a 100 before the body."""
+    """Set what the fields say of the body's length, the connection's persistence and 100 Continue."""
     modern, fields = request.modern, request.fields
     request.length = body_framing(modern, fields)
     request.keep_alive = keep_alive(modern, fields.get("HTTP_CONNECTION"))
@@ -972,8 +972,7 @@ def keep_alive(modern: bool, connection: str | None) -> bool:
     return "close" not in options and (modern or "keep-alive" in options)
 
 
-# Filled by the heads that come; Host is looked up by its value. A lookup takes 0.02 µs; a new field line takes 0.6, a
-# new request line 1.1
+# Filled by the heads that arrive. A lookup takes 0.02 µs, a new field line 0.6, a new request line 1.1
 REQUEST_LINES = Known(parse_request_line)
 FIELDS = Known(parse_field)
 ENVIRON_KEYS = Known(environ_key)
@@ -1005,18 +1004,18 @@ def percent_decoded(raw: bytes) -> bytes:
 
 # ---- 5. Reader: bytes -> requests ------------------------------------------------------------------------------------
 #
-# A reader belongs to its connection, and is touched by the connection's owner only. BodyMemory is shared: any thread.
+# RequestReader: the owner of its connection only. BodyMemory: any thread.
 #
-# The generators below take a message from the front of a buffer. Where they need more, they yield, and the bytes that
-# have arrived are sent in; they yield whether the buffer holds more and it is others' turn first. They do not hold
-# their reader: that would make a cycle, and an abandoned body stay until the next garbage collection.
+# The generators take a message from the front of `buffer`. Each yields when it needs more bytes, and is sent them; it
+# yields True if the buffer holds more, but it is the turn of other connections. None refers to its reader: such a cycle
+# would keep an abandoned body until the next garbage collection.
 
-is_line = re.compile(rb"[\t\x20-\x7e\x80-\xff]*(?:\r\n?)?").fullmatch  # or what has arrived of one (RFC 9112 §2.2)
+is_line = re.compile(rb"[\t\x20-\x7e\x80-\xff]*(?:\r\n?)?").fullmatch  # a line, or its beginning (RFC 9112 §2.2)
 chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n").match
 
 
 def take_head(buffer: bytearray, most: int) -> Taking[Request]:
-    """Take a head of at most `most` bytes, and the empty lines before it (RFC 9112 §2.2)."""
+    """Take a head of at most `most` bytes, and a few empty lines before it (RFC 9112 §2.2)."""
     for _ in range(MAX_BLANK_LINES):
         while b"\r".startswith(buffer):
             buffer += yield False
@@ -1032,9 +1031,9 @@ def take_head(buffer: bytearray, most: int) -> Taking[Request]:
 
 
 def find_line(buffer: bytearray, start: int, limit: int, status: int) -> Taking[int]:
-    """Return the end of the line at `start`; refuse one that ends behind `limit` with `status`.
+    """Return the end of the line at `start`; raise HTTPError(status) if that is not within `limit`.
 
-    What is wrong first decides, however the line was sliced: bytes are checked as they arrive.
+    Bytes are checked as they arrive: the first error decides, however the line was sliced.
     """
     while True:
         end = buffer.find(b"\n", start, limit) + 1
@@ -1044,7 +1043,7 @@ def find_line(buffer: bytearray, start: int, limit: int, status: int) -> Taking[
             return end
         if len(buffer) >= limit:
             raise HTTPError(status)
-        start = max(start, len(buffer) - 1)  # once more the last byte: a CR, perhaps
+        start = max(start, len(buffer) - 1)  # the last byte again: it may be the CR
         buffer += yield False
 
 
@@ -1053,13 +1052,13 @@ def take_content(buffer: bytearray, body: BytesIO, size: int) -> Taking[None]:
     taken = body.write(memoryview(buffer)[:size])
     del buffer[:taken]
     while size := size - taken:
-        data = yield False  # not by way of the buffer: one copy less
+        data = yield False  # one copy less than through the buffer
         taken = body.write(memoryview(data)[:size])
         buffer += data[taken:]
 
 
 def take_chunks(buffer: bytearray, body: BytesIO, most: int, trailer_room: int) -> Taking[None]:
-    """Move a body of at most `most` bytes in chunks, and drop its trailers (RFC 9112 §7.1)."""
+    """Move a chunked body of at most `most` bytes, and drop its trailers (RFC 9112 §7.1)."""
     chunks = 0
     while size := (yield from take_size(buffer)):
         if body.tell() + size > most:
@@ -1073,19 +1072,11 @@ def take_chunks(buffer: bytearray, body: BytesIO, most: int, trailer_room: int) 
         chunks += 1
         if buffer and not chunks % CHUNKS_AT_ONCE:
             buffer += yield True
-    for _ in range(MAX_FIELDS + 1):
-        end = yield from find_line(buffer, 0, trailer_room + 2, 431)
-        line = bytes(buffer[: end - 2])
-        del buffer[:end]
-        if not line:
-            return
-        parse_field(line)
-        trailer_room -= end
-    raise HTTPError(431)
+    yield from take_trailers(buffer, trailer_room)
 
 
 def take_size(buffer: bytearray) -> Taking[int]:
-    """Take the line of a chunk's size."""
+    """Take a chunk-size line; return the size."""
     end = yield from find_line(buffer, 0, MAX_CHUNK_LINE + 2, 400)
     match = chunk_line(bytes(buffer[:end]))
     if match is None:
@@ -1094,8 +1085,21 @@ def take_size(buffer: bytearray) -> Taking[int]:
     return int(match[1], 16)
 
 
+def take_trailers(buffer: bytearray, room: int) -> Taking[None]:
+    """Take trailers of at most `room` bytes, and check them as fields are."""
+    for _ in range(MAX_FIELDS + 1):
+        end = yield from find_line(buffer, 0, room + 2, 431)
+        line = bytes(buffer[: end - 2])
+        del buffer[:end]
+        if not line:
+            return
+        parse_field(line)
+        room -= end
+    raise HTTPError(431)
+
+
 def take_body(buffer: bytearray, request: Request, most: int, trailer_room: int) -> Taking[Request]:
-    """Take the body of `request` by way of its `content`, whose `getvalue` hands the buffer over without a copy."""
+    """Collect the body of `request` in its `content`, whose `getvalue` hands the buffer over without a copy."""
     if request.length == CHUNKED:
         yield from take_chunks(buffer, request.content, most, trailer_room)
     else:
@@ -1104,9 +1108,9 @@ def take_body(buffer: bytearray, request: Request, most: int, trailer_room: int)
 
 
 def whole_body(length: int, data: bytes) -> bytes:
-    """Return a body that is all of `data`, in one chunk or by its length, as of-watchdog sends a small one; else b"".
+    """Return the body if `data` is all of it, by length or in one chunk, as of-watchdog sends it; otherwise b"".
 
-    It takes 0.4 µs, the generators 4.
+    One chunk takes 0.4 µs, through the generators 4.
     """
     if length != CHUNKED:
         return data if length == len(data) else b""
@@ -1119,16 +1123,16 @@ def whole_body(length: int, data: bytes) -> bytes:
 
 
 def with_body(request: Request, body: bytes) -> Request:
-    """Give `request` its body."""
+    """Complete `request` with its body."""
     request.body = body
-    if request.length == CHUNKED:  # Django, bottle and Falcon read nothing without a length
+    if request.length == CHUNKED:  # without a length Django, bottle and Falcon read nothing
         request.fields["CONTENT_LENGTH"] = f"{len(body)}"
         del request.fields["HTTP_TRANSFER_ENCODING"]
     return request
 
 
 class BodyMemory:
-    """What the bodies of all connections hold, `held` bytes of at most `most`."""
+    """The memory that bodies of all connections hold: `held` bytes of at most `most`."""
 
     def __init__(self, most: int) -> None:
         self.most, self.held, self.lock = most, 0, RLock()
@@ -1148,25 +1152,27 @@ class BodyMemory:
 class RequestReader:
     """Turn the bytes of one connection into its requests, one at a time; it does no I/O and knows no clock.
 
-    `waiting` says what has begun and is not complete: "head", "body" or "" for neither. `in_part` says that the buffer
-    holds more chunks than may be taken at once: the next `receive` goes on with them. `held` is what counts in `memory`
-    for the request.
+    `waiting` is what has begun and is not complete: "head", "body" or "" for neither. `in_part` is whether the buffer
+    holds more chunks than one turn takes: the next `receive` goes on with them. `held` is what `memory` counts for the
+    request.
     """
 
     def __init__(self, max_head: int, max_body: int, memory: BodyMemory | None = None, streams: bool = False) -> None:
         self.memory, self.held = memory or BodyMemory(sys.maxsize), 0
         self.max_head, self.max_body, self.streams = max_head, sys.maxsize if streams else max_body, streams
-        self.max_at_once = min(MAX_LINE, max_head)  # bytes of a head that breaks no limit, wherever its lines end
-        self.buffer = bytearray()  # what has arrived and was not taken
+        self.max_at_once = min(
+            MAX_LINE, max_head
+        )  # bytes of a head that is within each limit, however long its lines are
+        self.buffer = bytearray()  # what has arrived and is not taken yet
         self._forget()
 
     def _forget(self) -> None:
-        self.steps: Any = None  # the generator that takes the message that has begun
+        self.steps: Any = None  # the generator of the message that has begun
         self.pending: Request | None = None  # the request whose body is arriving
         self.waiting, self.in_part = "", False
 
     def receive(self, data: bytes) -> Request | None:
-        """Add `data`; return the request that is complete now, or refused, or None while more has to come.
+        """Add `data`; return the request that it completes, or the first that is refused, or None if more has to come.
 
         Call it with b"" for a further request in what has already arrived.
         """
@@ -1182,7 +1188,7 @@ class RequestReader:
                 try:
                     request = parse_head(head)
                 except HTTPError:
-                    pass  # take_head will say which fault comes first
+                    pass  # take_head finds which error comes first
                 else:
                     return self._begin_body(request, rest) if rest or request.length else request
             return self._begin(take_head(self.buffer, self.max_head), data) if data else None
@@ -1195,7 +1201,7 @@ class RequestReader:
         return self._go_on(None)
 
     def _go_on(self, data: bytes | None) -> Request | None:
-        """Let the generator take `data`; return the request that this completes."""
+        """Send `data` to the generator; return the request that this completes."""
         pending, taken = self.pending, None
         try:
             self.in_part = self.steps.send(data)
@@ -1213,17 +1219,17 @@ class RequestReader:
         return self._begin_body(taken, rest)
 
     def _begin_body(self, request: Request, rest: bytes) -> Request | None:
-        """Return the request if it is complete, or begin to take its body; `rest` came behind its head."""
+        """Return the request if `rest`, which follows its head, completes it; otherwise begin to take its body."""
         if not request.length:
             self.buffer += rest
             return request
         self.pending = request
         if request.length > self.max_body:
             raise HTTPError(413)
-        if request.refusal:  # while its body still arrives: what follows is not a request
+        if request.refusal:  # and what follows is its body, not a request
             raise request.refusal
         if rest:
-            request.expects_continue = False  # its peer did not wait
+            request.expects_continue = False  # the peer did not wait
         body = whole_body(request.length, rest)
         if body and len(body) <= self.max_body:
             self._hold(len(body))
@@ -1236,13 +1242,13 @@ class RequestReader:
         return self._begin(steps, rest) or (request if self.streams else None)
 
     def give_up(self, status: int) -> Request | None:
-        """Return the refusal of a request that has begun and will not be completed, None where none has begun."""
+        """Refuse the request that has begun and will not be completed; return None if none has begun."""
         return self._refuse(HTTPError(status)) if self.waiting else None
 
     def _refuse(self, error: HTTPError) -> Request:
         method = b"HEAD" if self.buffer.startswith(b"HEAD ") else b"GET"
         request = self.pending or Request(REQUEST_LINES[method + b" / HTTP/1.1"], {})
-        request.refusal = error.with_traceback(None)  # its frames hold this request: a cycle
+        request.refusal = error.with_traceback(None)  # whose frames hold this request: a cycle
         request.keep_alive = False
         self._forget()
         self.buffer.clear()
@@ -1250,16 +1256,16 @@ class RequestReader:
         return request
 
     def _hold(self, size: int) -> None:
-        """Count the body of the current request, which has `size` bytes by now."""
+        """Count `size` bytes in all for the current request; raise HTTPError if they do not fit."""
         self.memory.take(size - self.held)
         self.held = size
 
     def claim(self, size: int) -> None:
-        """Count `size` bytes made of the body, until the request is done; raise HTTPError where they do not fit."""
+        """Count `size` bytes more, made of the body, until the request is done; raise HTTPError if they do not fit."""
         self._hold(self.held + size)
 
     def let_go(self) -> None:
-        """Count nothing more for the current request."""
+        """Count nothing for the current request any more."""
         self._hold(0)
 
     def wants_continue(self) -> bool:
@@ -1279,7 +1285,7 @@ class RequestReader:
 
 
 def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, Any]:
-    """Make what is the same in every environ of a server that listens on `host` and `port`."""
+    """Return the variables that are the same in every environ of a server on `host` and `port`."""
     return {
         "SCRIPT_NAME": "",
         "SERVER_NAME": host,
@@ -1296,9 +1302,7 @@ def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, An
 
 
 def build_environ(request: Request, base: dict[str, Any], peer: str) -> dict[str, Any]:
-    """Convert a complete request to an environ: `base`, the request's own variables and its fields. Text is latin-1, as
-    PEP 3333 has it.
-    """
+    """Convert a request to its environ: `base`, its own variables and its fields, all text latin-1 (PEP 3333)."""
     environ = {**base, **request.variables, **request.fields}
     environ["REMOTE_ADDR"] = peer
     environ["wsgi.input"] = BytesIO(request.body)
@@ -3245,7 +3249,7 @@ class ArrivingBody(RawIOBase):
         target[:size] = data[:size]
         content.seek(0)
         content.truncate()
-        content.write(data[size:])  # most often nothing
+        content.write(data[size:])  # usually nothing
         return size
 
     def _receive(self, reader: RequestReader) -> None:
