@@ -142,12 +142,12 @@ SLOW = 0.001  # seconds of average above which calls are expected to block, and 
 SAMPLE_LIMIT = 0.005  # seconds that one call adds to the average at most, so that one hiccup does not move it
 WEIGHT = 0.1  # of the newest call in the average
 PARKED_SECONDS = 10.0  # after which a parked thread ends
-REST_AFTER = 25  # rounds of STUCK seconds without a call after which the monitor rests
+REST_AFTER = 0.05  # seconds without a call in place after which the monitor rests
 SWITCH_INTERVAL = (
     0.001  # seconds; with the default, 5 ms, a short call waits that long for a CPU-bound one, three times
 )
 HELD_UP = 1.0  # seconds that a coroutine may block the event loop before the log says where
-CHECK = 0.1  # seconds between checks of the server's own descriptors while there are calls
+TICK = 1.0  # seconds between checks of deadlines, and of the server's own descriptors
 ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
 BACKLOG = 1024  # connections that wait in the kernel during the import, or while the leader is busy
 LONGEST_POLL = 86400.0  # seconds; the kernel takes 24 days at most
@@ -3032,57 +3032,46 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
     return application
 
 
-# ---- 13. Server: sockets, selector and threads -----------------------------------------------------------------------
+# ---- 13. Connection: one socket and its state ------------------------------------------------------------------------
 
 #
-# One thread holds the lead: it polls the selector, accepts, collects requests, and runs a complete one in place,
-# because handing a call to another thread costs two switches under the GIL. The lead changes hands only when a call may
-# block: before a call that is expected to (by the average of its like), before a response that waits for its peer, and,
-# by the monitor, when a call in place is stuck.
+# A Connection knows no threads and no other connection. Only its owner writes to it: the leader, or the thread that has
+# it (section 14). The one exception is `is_ready`, which whoever completes an awaited result sets.
 #
-# Invariants. A connection has one owner: the leader, who waits for it, where its `mask` is not 0, else the one thread
-# that runs it. One that a thread owns may still be watched by the selector: its first event there takes it off, and its
-# owner puts it back. No thread polls without the lead. Whoever gives the lead away takes the connection in hand from
-# the selector under the same lock, and gives it to a thread that is there: it is never lost. One thread more than may
-# block is kept for it, and where none is parked to take it, nor can be started, the leader runs no call but queues it.
-# All that changes hands does so under `lock`; the rest is its owner's.
+# state      what happens                              next state
+# NEW, IDLE  bytes of a request; nothing for long      HEAD or BODY, a call to run; CLOSED
+# HEAD       the rest; EOF or its time is over         BODY, a call to run; a refusal to run
+# BODY       the rest; EOF or its time is over         a call to run; a refusal to run
+#            the peer expects a 100 the kernel is full SENDING, then BODY
+# QUEUED     a thread is free; its caller has gone     RUNNING; CLOSED
+# RUNNING    sent, and kept alive                      IDLE, or HEAD if more has come
+#            sent, and not kept alive                  LINGERING, or CLOSED if the response was cut
+#            the result is awaited                     AWAITING
+#            the kernel did not take all               SENDING, then one of these three
+# SENDING    all is sent; nothing acknowledged for long the state that `then` names; CLOSED
+# AWAITING   the result is ready; the peer has gone     RUNNING; CLOSED
+#            the peer ended its side, and HALF_CLOSED seconds are over  CLOSED
+# LINGERING  EOF, LINGER_BYTES or LINGER_SECONDS       CLOSED
+# any        the socket fails                          CLOSED
 
+NEW, IDLE, HEAD, BODY = "new", "idle", "head", "body"  # NEW: nothing has been asked yet; HEAD, BODY: as Reader.waiting
+QUEUED, RUNNING, SENDING, AWAITING = "queued", "running", "sending", "awaiting"
+LINGERING, CLOSED = "lingering", "closed"
+READING = (IDLE, NEW, HEAD, BODY)
 IN, OUT = EPOLLIN, EPOLLOUT
-END, LOST = POLLRDHUP, POLLHUP | POLLERR | POLLNVAL  # the peer's side alone; both
-RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger {1, 0}; the struct module costs 1 ms at start
-STDERR = 2  # the last of the standard descriptors
-
-
-def accept(listener: Socket) -> tuple[Socket, Any]:
-    """Accept a connection as socket.accept does, which would make a socket of whatever class the function has put
-    there.
-    """
-    fd, peer = listener._accept()  # type: ignore[attr-defined]  # of _socket
-    return Socket(listener.family, listener.type, listener.proto, fd), peer
-
-
-def off_standard(sock: Socket) -> Socket:
-    """Move a socket off a standard descriptor, which the function has closed: what is printed must not reach a
-    caller.
-    """
-    copy = sock.dup()
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, sock.detach())
-    os.close(null)
-    return copy if copy.fileno() > STDERR else off_standard(copy)
+END, LOST = POLLRDHUP, POLLHUP | POLLERR | POLLNVAL  # FIN, perhaps of a half-close; the connection is gone
+RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger {1, 0}; importing struct costs 1 ms at start
 
 
 def poll_for(fd: int, mask: int, seconds: float = 0.0) -> int:
-    """Wait at most so long for one of `mask` on `fd`; return what has come about, 0 for nothing."""
+    """Wait at most `seconds` for an event of `mask` on `fd`; return the events, 0 for none."""
     waiter = poll()
     waiter.register(fd, mask)
     return sum(event for _, event in waiter.poll(min(seconds, LONGEST_POLL) * 1000))
 
 
 def acknowledged(sock: Socket) -> int:
-    """Return how many bytes the peer has acknowledged: tcpi_bytes_acked of the kernel's struct tcp_info, 0 where there
-    is none.
-    """
+    """Return how many bytes the peer has acknowledged (tcpi_bytes_acked of struct tcp_info), 0 if unknown."""
     try:
         return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[120:128], sys.byteorder)
     except OSError:
@@ -3090,93 +3079,260 @@ def acknowledged(sock: Socket) -> int:
 
 
 class Connection:
-    """One socket: its reader, what is still to be sent, and until when it may wait for its peer."""
+    """One socket: its state, what it waits for (`mask`) and until when (`deadline`).
+
+    Arguments: sock, non-blocking; peer, its address; reader; settings; clock; notify, called with the descriptor, in
+    any thread, when an awaited result is ready.
+    """
 
     __slots__ = (
-        *(
-            "aborted",
-            "behind",
-            "closing",
-            "deadline",
-            "discarded",
-            "exchange",
-            "fd",
-            "fresh",
-            "is_ready",
-            "mask",
-            "out",
-        ),
-        *("patience", "peer", "reader", "since", "sock", "stage", "taken", "watched"),
+        *("apart", "behind", "clock", "deadline", "discarded", "exchange", "fd", "is_ready", "mask", "more", "noted"),
+        *("notify", "out", "peer", "reader", "request", "settings", "since", "sock", "state", "taken", "then"),
+        "watched",
     )
 
-    def __init__(self, sock: Socket, peer: str, reader: RequestReader, patience: float) -> None:
+    def __init__(
+        self,
+        sock: Socket,
+        peer: str,
+        reader: RequestReader,
+        settings: Settings,
+        clock: Callable[[], float] = monotonic,
+        notify: Callable[[int], object] = bool,
+    ) -> None:
         self.sock, self.fd, self.peer, self.reader = sock, sock.fileno(), peer, reader
-        self.patience = patience  # seconds without progress on what is sent
-        self.mask = 0  # what the leader waits for; 0 while a thread owns it
-        self.watched = (
-            0  # what the selector watches it for, 0 for nothing; that goes on while a thread owns it: see _set_aside
-        )
+        self.settings, self.clock, self.notify = settings, clock, notify
+        self.since = clock()  # when the head, the body or the wait for a thread began
+        self.state, self.mask, self.deadline = NEW, IN, self.since + settings.keep_alive
+        self.then = IDLE  # the state after SENDING
         self.out: bytes | memoryview = b""  # what the kernel did not take yet
-        self.behind: bytes | memoryview = b""  # what is to be sent after it
-        self.taken = 0  # bytes that the peer had acknowledged when it was looked at
-        self.stage, self.since = (
-            "",
-            0.0,
-        )  # "head" or "body" is being read, or "queue": it waits for a thread; and since when
-        self.deadline = FOREVER
-        self.closing = False  # no more requests; with nothing left to send: discard until the peer has gone
-        self.aborted = False  # to be closed at once
-        self.fresh = True  # no request has come yet
-        self.discarded = 0
-        self.exchange: Exchange | None = (
-            None  # the one that runs, or whose result is awaited, and whether that is ready
-        )
+        self.behind: bytes | memoryview = b""  # what follows it
+        self.taken = self.discarded = 0  # bytes: acknowledged at the last look; read while LINGERING
+        self.more = False  # whether there may be more to read now, although its turn is over
+        self.request: Request | None = None  # the call to run, until its response is complete
+        self.exchange: Exchange | None = None  # that runs, or awaits its result; and whether that is ready
         self.is_ready = False
+        self.apart = False  # whether a thread without the lead owns it; only the Lead writes this
+        self.noted = False  # whether the call's time is known to the Lead's expectation, or says nothing
+        self.watched = 0  # what the selector watches it for; only the Server writes this
 
-    def is_idle(self) -> bool:
-        """Tell whether the peer has all that it asked for and may ask for more: the state after most exchanges."""
-        return not (
-            self.out or self.closing or self.aborted or self.exchange or self.reader.buffer or self.reader.waiting
-        )
+    # -- one step --
 
-    def has_more(self) -> bool:
-        """Tell whether what has arrived holds more: another request, or its beginning, or further chunks; they come
-        before more is received.
+    def step(self) -> bool:
+        """Do what an event allows, for one turn; return whether there is a call to run. Owner."""
+        reader, self.more = self.reader, False
+        try:
+            if self.state not in READING:
+                return self._step_on()
+            if reader.buffer and (not reader.waiting or reader.in_part):  # what has come goes first
+                request = reader.receive(b"")
+            elif data := self.receive():
+                request = reader.receive(data)
+                if request is None and len(data) == RECEIVE:
+                    request = self._read_on()
+            elif data is None:
+                return False
+            elif not (request := reader.give_up(400)):
+                raise Disconnected
+            if request is None:
+                self._await_rest(self.clock())
+                return False
+            self.request, self.noted = request, request.refusal is not None
+            return True
+        except Disconnected:
+            self.state = CLOSED
+            return False
+
+    def _step_on(self) -> bool:
+        """Do what an event allows behind a request; return whether an awaited result is ready."""
+        if self.state == SENDING:
+            self.send_rest()
+            self._follow(self.then, self.clock())
+        elif self.state == LINGERING:
+            self._discard()
+        elif self.state == AWAITING and not self.is_ready:
+            self._look_at_peer()
+        return self.is_ready and self.state == AWAITING
+
+    def _read_on(self) -> Request | None:
+        """Read further while reads are full: one more costs less than a poll, and a complete request frees memory."""
+        end = self.clock() + TURN
+        for _ in range(READ_AT_ONCE):
+            if self.reader.in_part:
+                return None
+            data = self.receive()
+            request = self.reader.receive(data) if data else None
+            if request is not None or not data or len(data) < RECEIVE:
+                return request
+            if self.clock() >= end:
+                break
+        self.more = True
+        return None
+
+    def _await_rest(self, now: float) -> None:
+        """Wait for the rest of a request; a body may make no pause, and must keep up a rate on average."""
+        reader, settings = self.reader, self.settings
+        state = reader.waiting or (NEW if self.state == NEW else IDLE)
+        if state == BODY and reader.wants_continue():
+            self.send(CONTINUE)
+            if self.out:
+                return self._follow(BODY, now)
+        if state != self.state:
+            self.since = now
+        self.more = self.more or reader.in_part
+        if state == HEAD:
+            self._wait(HEAD, IN, self.since + HEAD_SECONDS)
+        elif state == BODY:
+            allowed = settings.read_timeout + reader.received / BODY_RATE
+            self._wait(BODY, IN, min(now + settings.read_timeout, self.since + allowed))
+        else:
+            self._wait(state, IN, now + settings.keep_alive)
+
+    def _wait(self, state: str, mask: int, deadline: float) -> None:
+        self.state, self.mask, self.deadline = state, mask, deadline
+
+    def _follow(self, state: str, now: float) -> None:
+        """Enter the state that follows a response, or a 100, once all of that is sent."""
+        if self.out:
+            self.then = state
+            self.has_taken()
+            self._wait(SENDING, OUT, now + self.settings.write_timeout)
+        elif state == AWAITING:
+            result: Any = self.exchange and self.exchange.result
+            self._wait(AWAITING, END if self.reader.pending else IN, FOREVER)
+            result.when_ready(self._announce)
+        elif state == BODY:
+            self._await_rest(now)
+        elif state == LINGERING:
+            self._linger(now)
+        else:
+            self.more = bool(self.reader.buffer)  # a further request, or its beginning
+            self.since = now
+            self._wait(HEAD if self.more else IDLE, IN, now + self.settings.keep_alive)
+
+    def run(self, server: Server) -> float:
+        """Run the call, or go on with the one whose result is ready; return when that was done. Owner.
+
+        The response is sent as far as the kernel takes it.
         """
-        return bool(self.reader.buffer) and (not self.reader.waiting or self.reader.in_part)
+        self.state = RUNNING
+        exchange: Any = self.exchange
+        if exchange is None:
+            request: Any = self.request
+            exchange = self.exchange = Exchange(request, self, server)
+            exchange.run(server.application if request.refusal is None else refusal_application(request.refusal))
+        else:
+            self.is_ready = False
+            exchange.go_on()
+        now = self.clock()
+        if exchange.awaits:
+            self._follow(AWAITING, now)
+            return now
+        self.request = self.exchange = None  # the exchange has this connection: a cycle
+        if self.reader.held:
+            self.reader.let_go()
+        if exchange.cut:
+            self.abort(visibly=not exchange.chunked and exchange.length is None)
+        elif not exchange.keep_alive:
+            self._follow(LINGERING, now)
+        elif self.out or self.reader.buffer:
+            self._follow(IDLE, now)
+        else:  # as nearly always
+            self.state, self.mask, self.deadline = IDLE, IN, now + self.settings.keep_alive
+        return now
 
-    def next_request(self) -> Request | None:
-        """Return a further request that has already arrived, if it is its turn."""
-        if self.out or self.closing or self.aborted or self.exchange or not self.has_more():
-            return None
-        return self.reader.receive(b"")
+    def expire(self, now: float) -> bool:
+        """End what took too long; return whether there is a refusal to send: 408 for part of a request. Leader."""
+        if self.state == SENDING and self.has_taken():
+            self.deadline = now + self.settings.write_timeout
+            return False
+        self.request = self.reader.give_up(408) if self.state in READING else None
+        if self.request is None:
+            self.state = CLOSED
+        self.noted = True
+        return self.state != CLOSED
 
-    def has_gone(self) -> bool:
-        """Tell whether the peer has ended its side, or the connection is lost."""
-        return bool(self.end())
+    def leave_idle(self, now: float) -> None:
+        """Let an idle connection end now, and one that is new, and about to ask, in a moment. Leader."""
+        if self.state in (NEW, IDLE):
+            self.deadline = min(self.deadline, now + MOMENT if self.state == NEW else now)
+
+    # -- calls --
+
+    @property
+    def target(self) -> str:
+        """What the call asks for."""
+        return self.request.target if self.request else ""
+
+    def queue(self) -> None:
+        """Begin to wait for a thread. Leader."""
+        self.state, self.since = QUEUED, self.clock()
+
+    def has_call(self) -> bool:
+        """Tell whether there is a call to run: from the queue, or what came together with the last one. Owner."""
+        if self.state == QUEUED:
+            return self.exchange is not None or self._is_wanted()
+        return (self.more or self.is_ready) and self.step()
+
+    def _is_wanted(self) -> bool:
+        """Tell whether the caller of a queued call is still there; refuse the call if its time is over.
+
+        FIN may be a half-close, but of-watchdog closes so, too, when its own caller has gone: after HALF_CLOSED seconds
+        the call is not run, and whoever is there can try again.
+        """
+        assert self.request is not None
+        end = self.end()
+        if end & LOST:
+            self.state = CLOSED
+            return False
+        limit = time_limit(self.settings.exec_timeout, self.request.fields.get("HTTP_X_TIMEOUT"))
+        waited = self.clock() - self.since
+        if waited >= limit:
+            warn_once("calls have waited for a thread until their time was over, and were not run: 503")
+        if waited >= (min(limit, HALF_CLOSED) if end else limit):
+            self.request.refusal = HTTPError(503)
+        return True
 
     def claim(self, size: int) -> None:
-        """Count what the function makes of its body, `size` bytes, beside it; raise HTTPError where that does not
-        fit.
-        """
+        """Count `size` bytes that the function makes of its body; raise HTTPError if they do not fit. Owner."""
         self.reader.claim(size)
 
+    def _announce(self) -> None:
+        """Say that the awaited result is ready. Any thread."""
+        self.is_ready = True
+        self.notify(self.fd)
+
+    # -- the peer --
+
+    def has_gone(self) -> bool:
+        """Tell whether the peer has ended its side, or the connection is lost. Any thread."""
+        return bool(self.end())
+
     def end(self) -> int:
-        """Return how the connection has ended: 0 for not at all, END for the peer's side alone, else LOST too."""
+        """Return how the connection has ended: 0 for not at all, END after the peer's FIN, with LOST if it is gone."""
         return poll_for(self.fd, END)
 
+    def _look_at_peer(self) -> None:
+        """Close if an awaited result's peer is gone; allow HALF_CLOSED seconds after FIN: it may be a half-close."""
+        end = self.end()
+        if end & LOST:
+            self.state = CLOSED
+        elif end:
+            self._wait(AWAITING, EPOLLHUP, self.clock() + HALF_CLOSED)
+        else:  # its next request came early
+            self._wait(AWAITING, END, FOREVER)
+
     def receive(self) -> bytes | None:
-        """Return what has arrived, b"" at the peer's end, None if there is nothing yet or the connection is lost."""
+        """Return what has arrived, b"" at EOF, None for nothing yet; raise Disconnected. Owner."""
         try:
             return self.sock.recv(RECEIVE)
         except BlockingIOError:
             return None
-        except OSError:
-            self.aborted = True
-            return None
+        except OSError as error:
+            raise Disconnected from error
 
     def send(self, data: bytes, behind: bytes = b"") -> None:
-        """Send what the kernel takes at once of `data` and what is `behind` it, and keep the rest for the selector."""
+        """Send what the kernel takes at once of `data` and what is `behind` it, and keep the rest. Owner."""
         try:
             sent = self.sock.sendmsg((data, behind)) if behind else self.sock.send(data)
         except BlockingIOError:
@@ -3189,45 +3345,71 @@ class Connection:
             self.out = memoryview(behind)[sent - len(data) :] or b""
 
     def send_rest(self) -> None:
-        """Go on sending what is left."""
+        """Send what the kernel takes at once of the rest. Owner."""
         try:
             sent = self.sock.send(self.out)
         except BlockingIOError:
             return
         except OSError as error:
             raise Disconnected from error
-        self.out = self.out[sent:] or b""  # an empty view would keep the whole answer in memory
+        self.out = self.out[sent:] or b""  # an empty view would keep the whole response in memory
         if not self.out and self.behind:
             self.out, self.behind = memoryview(self.behind), b""
 
+    def send_all(self, data: bytes) -> None:
+        """Send all of `data`; raise Disconnected if the peer takes nothing for write_timeout seconds. Owner."""
+        self.send(data)
+        while self.out:
+            self.has_taken()
+            if not poll_for(self.fd, POLLOUT, self.settings.write_timeout) and not self.has_taken():
+                raise Disconnected
+            self.send_rest()
+
     def has_taken(self) -> bool:
-        """Tell whether the peer has taken anything since the last look: the kernel reports room only when a third of
-        its buffer is free.
+        """Tell whether the peer has acknowledged anything since the last look: the kernel reports room only when a
+        third of its buffer is free.
         """
         before, self.taken = self.taken, acknowledged(self.sock)
         return self.taken > before
 
-    def send_all(self, data: bytes) -> None:
-        """Send all of it and wait for the peer where need be, at most `patience` seconds for each bit of progress."""
-        self.send(data)
-        while self.out:
-            self.has_taken()
-            if not poll_for(self.fd, POLLOUT, self.patience) and not self.has_taken():
-                raise Disconnected
-            self.send_rest()
+    def _linger(self, now: float) -> None:
+        """End our side and discard what comes: a close with unread data would cost the peer our response."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+            self._wait(LINGERING, IN, now + LINGER_SECONDS)
+        except OSError:
+            self.state = CLOSED
 
-    def abort(self, visibly: bool) -> None:
-        """Let the connection be closed at once, by a reset if its end would else pass for the response's."""
-        self.aborted = True
+    def _discard(self) -> None:
+        data = self.receive()
+        self.discarded += len(data or b"")
+        if data == b"" or self.discarded > LINGER_BYTES:
+            self.state = CLOSED
+
+    def abort(self, visibly: bool = False) -> None:
+        """End at once, by RST if FIN would pass for the end of the response. Owner."""
+        self.state = CLOSED
         if visibly:
             try:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             except OSError:
                 pass
 
+    def close(self) -> None:
+        """Close the socket, and give up an awaited result. Leader."""
+        self.state = CLOSED
+        self.reader.let_go()
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.give_up()
+        try:
+            self.sock.close()
+        except OSError:  # the function has closed it
+            pass
+
 
 class ArrivingBody(RawIOBase):
-    """A request's body that is read from the connection as the function asks for it (`stream_request`)."""
+    """A request's body that is read from the connection as the function asks for it (`stream_request`). Owner."""
 
     def __init__(self, connection: Connection, request: Request, patience: float) -> None:
         self.connection, self.request, self.patience = connection, request, patience
@@ -3257,15 +3439,19 @@ class ArrivingBody(RawIOBase):
             self.connection.send_all(CONTINUE)
         if reader.in_part:
             request = reader.receive(b"")
-        elif data := self.connection.receive():
+        elif data := self._received():
             request = reader.receive(data)
             self.received += len(data)
-        elif self.connection.aborted:
-            raise SenderGone
         else:
             request = reader.give_up(400) if data == b"" else self._wait(reader)
         if request is not None and request.refusal:
             raise request.refusal
+
+    def _received(self) -> bytes | None:
+        try:
+            return self.connection.receive()
+        except Disconnected:
+            raise SenderGone from None
 
     def _wait(self, reader: RequestReader) -> Request | None:
         """Wait for more; refuse a body that pauses for too long, or whose waits add up to more than its bytes allow."""
@@ -3276,19 +3462,31 @@ class ArrivingBody(RawIOBase):
         return None if came else reader.give_up(408)
 
 
+# ---- 14. Lead: threads, and the right to poll ------------------------------------------------------------------------
+
+#
+# Handing a call to another thread costs two switches under the GIL. So one thread has the lead: it polls, and runs a
+# complete call in place. The lead is passed on only when a call may block: before one that is expected to (by the
+# average of its like), before a response that waits for its peer, and, by the monitor, when the call in place is stuck.
+#
+# - Nobody polls without the lead; it is never lost: it passes only to a parked thread, or to one that starts.
+# - A call runs in place only if a thread is parked that can take the lead. One thread more than may block is kept for
+#   that; without it the leader queues calls, and goes on polling.
+# - A job (a Connection) has one owner: the leader if it is not `apart`, else the queue, or the one thread that runs it.
+# - A job comes apart only under `lock`, by the leader or by whoever takes the lead from it. It is given back by its
+#   owner's last write, `give_back`.
+# - `leader`, `parked`, `workers`, `queue` and `current` change under `lock`; without it they may only be looked at.
+
+
 class Expectation:
-    """How long calls take, to tell those that will block: a moving average of all and, once one was slow, of each
-    path.
-    """
+    """How long calls take: a moving average of all and, once one was slow, of each path."""
 
     def __init__(self) -> None:
         self.average = 0.0
         self.paths: dict[str, float] = {}
 
     def blocks(self, target: str) -> bool:
-        """Tell whether a call to `target` is expected to take more than SLOW."""
-        if not self.paths:
-            return False
+        """Tell whether a call to `target` is expected to take more than SLOW seconds."""
         return self.paths.get(target.partition("?")[0], self.average) > SLOW
 
     def note(self, target: str, seconds: float) -> None:
@@ -3299,6 +3497,201 @@ class Expectation:
             path = target.partition("?")[0]
             average = self.paths.get(path, 0.0)
             remember(self.paths, path, average + (sample - average) * WEIGHT, len(path))
+
+
+class Lead:
+    """The right to poll, and the threads that pass it on. Of a job it knows `apart`, `noted` and `target` only.
+
+    Arguments: most, how many threads may block; serve, called by the leader for each turn; work, which runs a job from
+    the queue without the lead; clock. Neither of the two may raise.
+    """
+
+    def __init__(
+        self, most: int, serve: Callable[[], object], work: Callable[[Connection], object], clock: Callable[[], float]
+    ) -> None:
+        self.most, self.serve, self.work, self.clock = most, serve, work, clock
+        self.lock = Lock()
+        self.leader: Lock | None = None  # a thread is known by the lock it parks on: an Event costs three times as much
+        self.parked: list[Lock] = []
+        self.workers = 0
+        self.queue: deque[Connection] = deque()
+        self.stopped = False
+        self.current: Connection | None = None  # runs in place; and since when
+        self.current_since = 0.0
+        self.expectation = Expectation()
+        self.alarm = Lock()  # what the monitor sleeps on
+        self.alarm.acquire()
+        self.resting = False  # whether the next call in place has to wake the monitor
+
+    # -- passing it on --
+
+    def run_in_place(self, job: Connection, call: Callable[[Connection, float], object]) -> bool:
+        """Run `call(job, now)` with the lead in hand; return whether it still is: else the job is apart. Leader."""
+        me = self.leader
+        self.current_since = began = self.clock()
+        self.current = job
+        if self.resting:
+            self.wake()
+        call(job, began)
+        with self.lock:
+            if self.leader is not me:
+                return False
+            self.current = None
+            return True
+
+    def run_apart(self, job: Connection) -> bool:
+        """Pass the lead on and return True: the job is the caller's; or queue it for the next free thread. Leader."""
+        with self.lock:
+            if self._hand_over(job):
+                return True
+            job.apart = True
+            self.queue.append(job)
+            return False
+
+    def step_aside(self, job: Connection) -> None:
+        """Pass the lead on if `job` runs in place: what comes may wait for a peer. Owner."""
+        with self.lock:
+            if self.current is job:
+                self._hand_over(job)
+
+    def give_back(self, job: Connection) -> None:
+        """Leave `job` to the leader. Owner."""
+        job.apart = False
+
+    def has_successor(self) -> bool:
+        """Tell whether a thread is parked, or can be started, to take the lead from a call in place. Leader."""
+        if self.parked and not self.queue:
+            return True
+        with self.lock:
+            spare = None if self.parked else self._new_thread()
+            if spare is not None:
+                self.parked.append(spare)
+            return bool(self.parked) and not self.queue  # a queue is worked off by whoever passes the lead on
+
+    def _hand_over(self, job: Connection) -> bool:
+        """Pass the lead to a parked or new thread; the old leader now owns `job`. Lock held."""
+        successor = self.parked.pop() if self.parked else self._new_thread()
+        if successor is None:
+            return False
+        job.apart = True
+        self.current = None
+        self.leader = successor
+        successor.release()
+        return True
+
+    # -- threads --
+
+    def start(self) -> None:
+        """Start one thread to lead, and one to take the lead from it. Main thread."""
+        with self.lock:
+            self.leader, spare = self._new_thread(), self._new_thread()
+            if self.leader is None or spare is None:
+                raise RuntimeError("two threads are needed, and the system allows no more")
+            self.parked.append(spare)
+            self.leader.release()
+
+    def stop(self) -> None:
+        """End the threads that are not in a call. Any thread."""
+        self.stopped = True
+        with self.lock:
+            for worker in self.parked:
+                worker.release()
+            self.parked.clear()
+
+    def _new_thread(self) -> Lock | None:
+        """Start a thread, unless there are as many as may be: those that may block, and a leader. Lock held."""
+        if self.stopped or self.workers > self.most:
+            return None
+        me = Lock()
+        me.acquire()
+        try:
+            start_thread(self._work, me, f"call-{self.workers + 1}")
+        except RuntimeError:  # the system allows no more
+            return None
+        self.workers += 1
+        return me
+
+    def _work(self, me: Lock) -> None:
+        """Thread main loop: lead as long as the lead is mine, then run what is queued, and park."""
+        while self._is_woken(me):
+            while self.leader is me and not self.stopped:
+                self.serve()
+            while job := self._job_or_park(me):
+                self.work(job)
+        if gevent := sys.modules.get("gevent"):  # it keeps two descriptors for each thread that has waited
+            gevent.get_hub().destroy()
+
+    def _is_woken(self, me: Lock) -> bool:
+        """Park until woken; return False if it is time to end: at the stop, or after PARKED_SECONDS without work."""
+        while not me.acquire(timeout=PARKED_SECONDS):
+            with self.lock:
+                if me in self.parked and len(self.parked) > 1:
+                    self.parked.remove(me)
+                    self.workers -= 1
+                    return False
+        if not self.stopped:
+            return True
+        with self.lock:
+            self.workers -= 1
+        return False
+
+    def _job_or_park(self, me: Lock) -> Connection | None:
+        with self.lock:
+            if self.queue:
+                return self.queue.popleft()
+            if self.stopped:
+                me.release()
+            else:
+                self.parked.append(me)
+            return None
+
+    # -- the monitor --
+
+    def monitor(self, longest: float | None = None) -> None:
+        """Sleep at most `longest` seconds, then pass the lead on if the call in place is stuck. Main thread.
+
+        It is called over and over. It rests when no call has run in place for a while, until the next one wakes it.
+        """
+        self.resting = self.clock() - self.current_since > REST_AFTER
+        if self.current is not None:  # it may have begun before it could see that the monitor rests
+            self.resting = False
+        self.alarm.acquire(timeout=min(LONGEST_POLL if self.resting else STUCK, longest or LONGEST_POLL))
+        self.resting = False
+        if self._is_stuck():
+            with self.lock:
+                stuck = self.current
+                if stuck is not None and self._is_stuck() and self._hand_over(stuck) and not stuck.noted:
+                    stuck.noted = True  # count it as slow now, so that queued calls run apart
+                    self.expectation.note(stuck.target, SAMPLE_LIMIT)
+
+    def _is_stuck(self) -> bool:
+        return self.current is not None and self.clock() - self.current_since > STUCK
+
+    def wake(self) -> None:
+        """Wake the monitor. Any thread, and signal handlers."""
+        self.resting = False
+        try:
+            self.alarm.release()
+        except RuntimeError:  # it is awake
+            pass
+
+
+# ---- 15. Server: the selector, accept, deadlines and drain -----------------------------------------------------------
+
+#
+# - Only the leader touches the selector, `connections`, `ready`, `more` and `later`.
+# - A connection stays in the selector while a thread owns it. Its first event there takes it off (`_set_aside`); its
+#   owner has it looked at again when it gives it back (`_own`).
+# - Any other thread reaches the leader by `inbox`, which wakes it: with descriptors, each to be served like an event.
+# - Once a second the leader ends connections whose time is over.
+
+STDERR = 2  # the last of the standard descriptors
+
+
+def accept(listener: Socket) -> tuple[Socket, Any]:
+    """Accept as socket.accept does, which would use whatever class the function has put in the place of socket."""
+    fd, peer = listener._accept()  # type: ignore[attr-defined]  # of _socket
+    return Socket(listener.family, listener.type, listener.proto, fd), peer
 
 
 class Server:
@@ -3314,560 +3707,217 @@ class Server:
         self.listener, self.application, self.settings, self.clock = listener, application, settings, clock
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
-        self.streams = bool(
-            getattr(application, "stream_request", False)
-        )  # requests are run before their bodies have arrived
-        self.at_once: Callable[[str], bool] = getattr(
-            application, "answers_at_once", lambda target: False
-        )  # calls that need no thread
+        # Whether requests are run before their bodies have arrived; which calls need no thread
+        self.streams = bool(getattr(application, "stream_request", False))
+        self.at_once: Callable[[str], bool] = getattr(application, "answers_at_once", lambda target: False)
         self.base = base_environ(*listener.getsockname()[:2])
         self.memory = BodyMemory(settings.body_memory)
-        self.date, self.keep_alive = DateLines(), settings.keep_alive
+        self.date = DateLines()
+        self.lead = Lead(settings.threads, self._serve, self._own, clock)
+        self.before_stream = self.lead.step_aside
         self.epoll = epoll()
         self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the leader's poll
+        self.inbox = Inbox(self._wake_leader)
         self.connections: dict[int, Connection] = {}
         self.callbacks: dict[int, Callable[[], object]] = {listener.fileno(): self._accept, self.waker: self._woken}
         for fd in self.callbacks:
             self.epoll.register(fd, IN)
-        self.own = {
-            fd: os.fstat(fd)[:3] for fd in (*self.callbacks, self.epoll.fileno())
-        }  # their mode, inode and device
-        # Threads, each known by the lock that it parks on (an Event costs three times as much); under `lock`
-        self.lock = Lock()
-        self.leader: Lock | None = None
-        self.parked: list[Lock] = []
-        self.workers = 0
-        self.queue: deque[tuple[Connection, Request | None]] = (
-            deque()
-        )  # calls, or results that were awaited, that wait for a thread
-        # The leader's
-        self.current: Connection | None = None  # whose call runs in place, and since when
-        self.current_since = 0.0
         self.ready: deque[int] = deque()  # polled and not yet served; moves with the lead
-        self.more: list[int] = []  # with another request that came with the last: served after those of others
-        self.later: dict[
-            int, None
-        ] = {}  # that have used up a turn and have more: one of them is served after each poll, in this order
-        self.next_sweep = FOREVER
-        self.finished = Inbox(self.wake_leader)  # descriptors of those whose awaited results have become ready
-        self.paused = False  # not accepting for a while
-        # The monitor's
-        self.expectation = Expectation()
-        self.alarm = Lock()
-        self.alarm.acquire()
-        self.resting, self.looks, self.seen = False, 0, 0.0
-        self.next_check = 0.0
-        # The end
-        self.closing = False  # each response ends its connection
-        self.draining = self.stopped = False
+        self.more: list[int] = []  # have a further request: they go on after the next poll
+        self.later: dict[int, None] = {}  # have more than one turn's work: one of them goes on after each poll
+        self.next_tick = 0.0
+        self.closing = False  # whether each response ends its connection
+        self.draining = False
         self.fault: Exception | None = None  # why the server stopped by itself
         self.forked = False  # whether this process is a child that the function has forked
 
-    # -- the lead --
-
     def start(self) -> None:
-        """Start serving: one thread to lead, and one to take the lead from it."""
-        with self.lock:
-            self.leader, spare = self._new_thread(), self._new_thread()
-            if self.leader is None or spare is None:
-                raise RuntimeError("two threads are needed, and the system allows no more")
-            self.parked.append(spare)
-            self.leader.release()
+        """Start serving. Main thread."""
+        self.lead.start()
 
-    def _new_thread(self) -> Lock | None:
-        """Start a thread, unless there are as many as may be: those that may block, and one to lead. The lock is
-        held.
+    def monitor(self, longest: float | None = None) -> None:
+        """Sleep at most `longest` seconds, then pass the lead on if its thread is stuck in a call. Main thread.
+
+        It has to be called over and over, by one thread.
         """
-        if self.stopped or self.workers > self.settings.threads:
-            return None
-        me = Lock()
-        me.acquire()
+        self.lead.monitor(longest)
+
+    def wake(self) -> None:
+        """Wake `monitor`. Any thread, and signal handlers."""
+        self.lead.wake()
+
+    # -- one turn of the leader --
+
+    def _serve(self) -> None:
+        """Serve one event, or poll for more. Leader."""
+        connection = None
         try:
-            start_thread(self._work, me, f"call-{self.workers + 1}")
-        except RuntimeError:  # the system allows no more
-            return None
-        self.workers += 1
-        return me
-
-    def _hand_over(self, connection: Connection) -> bool:
-        """Give the lead away and `connection` to the thread that had it; return whether there was a successor. The lock
-        is held.
-        """
-        successor = self.parked.pop() if self.parked else self._new_thread()
-        if successor is None:
-            return False
-        connection.mask = 0
-        self.current = None
-        self.leader = successor
-        successor.release()
-        return True
-
-    def _has_successor(self) -> bool:
-        """Tell whether a thread is parked that can take the lead, or can be started now; only then may a call run in
-        place.
-        """
-        if self.parked and not self.queue:
-            return True
-        with self.lock:
-            spare = None if self.parked else self._new_thread()
-            if spare is not None:
-                self.parked.append(spare)
-            return bool(self.parked) and not self.queue  # who gives the lead away goes on with the queue
-
-    def _work(self, me: Lock) -> None:
-        """Live as a thread: wait for the lead, keep it as long as it is mine, then run what is queued, and park."""
-        while self._is_woken(me):
-            if self.leader is me:
-                self._lead(me)
-            while job := self._job_or_park(me):
-                self._own(*job)
-        if gevent := sys.modules.get(
-            "gevent"
-        ):  # it keeps two descriptors for each thread that has waited, also for one that has ended
-            gevent.get_hub().destroy()
-
-    def _is_woken(self, me: Lock) -> bool:
-        """Park until woken, or return False: time to end, at the stop or after some seconds without work."""
-        while not me.acquire(timeout=PARKED_SECONDS):
-            with self.lock:
-                if me in self.parked and len(self.parked) > 1:
-                    self.parked.remove(me)
-                    self.workers -= 1
-                    return False
-        if not self.stopped:
-            return True
-        with self.lock:
-            self.workers -= 1
-        return False
-
-    def _job_or_park(self, me: Lock) -> tuple[Connection, Request | None] | None:
-        with self.lock:
-            if self.queue:
-                return self.queue.popleft()
-            if self.stopped:
-                me.release()
+            if not self.ready:
+                return self._poll()
+            fd = self.ready.popleft()
+            connection = self.connections.get(fd)
+            if connection is None:
+                self.callbacks.get(fd, bool)()
+            elif connection.apart:
+                self._set_aside(connection)
+            elif connection.step():
+                self._call(connection)
             else:
-                self.parked.append(me)
-            return None
+                self._settle(connection)
+        except BaseException as error:
+            self._failed(error)
+            if connection is not None:
+                self._close(connection)
 
-    def _lead(self, me: Lock) -> None:
-        """Serve what the selector reports, as long as the lead is mine."""
-        while self.leader is me and not self.stopped:
-            connection = None
+    def _poll(self) -> None:
+        """Wait for events, at most until the next tick. Leader."""
+        wait = 0.0 if self.more or self.later else self.next_tick - self.clock()
+        try:
+            self.ready.extend([fd for fd, _ in self.epoll.poll(wait if wait > 0.0 else 0.0)])
+        except (OSError, ValueError) as error:
+            return self._cannot_go_on(error)
+        if self.later:
+            first = next(iter(self.later))
+            self.ready = deque([fd for fd in self.ready if fd not in self.later])
+            self.ready.append(first)  # behind what has come from others
+            del self.later[first]
+        if self.more:
+            self.ready.extend(self.more)
+            self.more.clear()
+        if self.draining or self.clock() >= self.next_tick:
+            self._tick(self.clock())
+
+    def _tick(self, now: float) -> None:
+        """Once a second: end connections whose time is over, and the pause of accept. Leader."""
+        self.next_tick = now + (DRAIN_LOOK if self.draining else TICK)
+        self._watch_own(IN)
+        if self.draining and self.listener.fileno() >= 0:
+            self._accept_last()
+        served = {*self.ready, *self.more, *self.later}  # first: after a freeze of the machine the time of all is over
+        for connection in [*self.connections.values()]:
+            if connection.apart or connection.fd in served:
+                continue
+            if self.draining:
+                connection.leave_idle(now)
+            if connection.deadline <= now:
+                if connection.expire(now):
+                    self._run(connection, now)
+                self._settle(connection)
+
+    def _watch_own(self, mask: int) -> None:
+        """Watch the listener for `mask`; stop if the function has closed that, the selector or the waker. Leader."""
+        try:
+            self.epoll.modify(self.waker, IN)
+            if self.listener.fileno() >= 0:
+                self.epoll.modify(self.listener.fileno(), mask)
+        except (OSError, ValueError) as error:
+            self._cannot_go_on(error)
+
+    def _set_aside(self, connection: Connection) -> None:
+        """Take a connection that a thread owns off the selector: each poll would report it again. Leader."""
+        self._unwatch(connection)
+        if not connection.apart:  # its owner has just given it back, and may not have seen this
+            self._settle(connection)
+
+    def _settle(self, connection: Connection) -> None:
+        """Let the selector watch for what `connection` waits for, or close it. Leader."""
+        if connection.state == CLOSED:
+            return self._close(connection)
+        if connection.watched != connection.mask:
             try:
-                if not self.ready:
-                    self._poll()
-                    continue
-                fd = self.ready.popleft()
-                connection = self.connections.get(fd)
-                if connection is None:
-                    self.callbacks.get(fd, bool)()
-                elif connection.mask:
-                    self._attend(me, connection)
-                else:
-                    self._set_aside(connection)
-            except BaseException as error:
-                self._failed(error, connection)
+                change = self.epoll.modify if connection.watched else self.epoll.register
+                change(connection.fd, connection.mask)
+            except OSError as error:  # the function has closed its descriptor, or the kernel watches no more
+                log("ERROR", f"a connection is lost: {error}")
+                return self._close(connection)
+            connection.watched = connection.mask
+        if connection.more and connection.state == BODY:
+            self.later[connection.fd] = None
+        elif connection.more:
+            self.more.append(connection.fd)
 
-    def _failed(self, error: BaseException, connection: Connection | None) -> None:
+    def _unwatch(self, connection: Connection) -> None:
+        if connection.watched:
+            connection.watched = 0
+            try:
+                self.epoll.unregister(connection.fd)
+            except (OSError, ValueError):  # the function has closed the descriptor: its number may be another's by now
+                connection.sock.detach()
+
+    def _close(self, connection: Connection) -> None:
+        """Close `connection`; its descriptor is forgotten first, since the next accept may get the same. Leader."""
+        self._unwatch(connection)  # a child process may hold a copy of the socket: then closing would not do it
+        if self.connections.get(connection.fd) is connection:
+            del self.connections[connection.fd]
+        connection.close()
+
+    # -- calls --
+
+    def _call(self, connection: Connection) -> None:
+        """Run the call of `connection`: in place, if it is short; else apart, or later. Leader."""
+        lead, request, begins = self.lead, connection.request, connection.exchange is None
+        assert request is not None
+        slow = begins and (lead.expectation.paths or connection.reader.pending) and self._is_slow(connection, request)
+        if (slow or not lead.has_successor()) and request.refusal is None and not self.at_once(request.target):
+            connection.queue()
+            if not lead.run_apart(connection):
+                return
+            self._run(connection, self.clock())
+        elif lead.run_in_place(connection, self._run):
+            if connection.state != IDLE or connection.watched != IN:
+                self._settle(connection)
+            return
+        self._own(connection)
+
+    def _is_slow(self, connection: Connection, request: Request) -> bool:
+        """Tell whether a call is expected to block: its like do, or its body still arrives."""
+        return connection.reader.pending is not None or self.lead.expectation.blocks(request.target)
+
+    def _own(self, connection: Connection) -> None:
+        """Run the calls of `connection` until it waits for its peer, then give it to the leader. Owner."""
+        try:
+            while connection.has_call():
+                self._run(connection, self.clock())
+        except BaseException as error:
+            self._failed(error)
+            connection.abort()
+        self.lead.give_back(connection)
+        if connection.watched != connection.mask or connection.more or connection.state == CLOSED:
+            self.inbox.put(connection.fd)
+
+    def _run(self, connection: Connection, began: float) -> None:
+        """Run the call of `connection`, or go on with the one whose result is ready. Owner."""
+        try:
+            request: Any = connection.request
+            ended = connection.run(self)
+            if self.forked:
+                log("ERROR", "handle has returned in a process that it forked: it takes os._exit there")
+                os._exit(1)
+            if not connection.noted:
+                expectation = self.lead.expectation
+                if not expectation.paths or not self.at_once(request.target):
+                    expectation.note(request.target, ended - began)
+        except BaseException as error:
+            self._failed(error)
+            connection.abort()
+
+    @staticmethod
+    def _failed(error: BaseException) -> None:
         """Log a fault of this module: it costs one connection, never the lead or the thread."""
         try:
             log("ERROR", "the server failed", format_traceback(error))
         except Exception:  # no memory or descriptors for the traceback's module
             log("ERROR", "the server failed")
-        if connection is not None:
-            self._close(connection)
 
-    def _poll(self) -> None:
-        wait = 0.0 if self.more or self.later else self.next_sweep - self.clock()
-        if self.draining:
-            wait = min(wait, DRAIN_LOOK)
-        try:
-            self.ready.extend(
-                [fd for fd, _ in self.epoll.poll(None if wait == FOREVER else min(max(wait, 0.0), LONGEST_POLL))]
-            )
-        except (OSError, ValueError) as error:
-            return self._cannot_go_on(error)
-        if self.later:
-            self._put_off()
-        if self.more:
-            self.ready.extend(self.more)
-            self.more.clear()
-        if self.next_sweep != FOREVER and self.clock() >= self.next_sweep:
-            self._sweep(self.clock())
-        if self.draining:
-            self._drain()
+    # -- accept --
 
-    def _put_off(self) -> None:
-        """Let one of those that have used up a turn have the next, behind what has come from others; the rest waits for
-        further polls.
+    def _accept(self) -> bool | None:
+        """Accept what waits, a number at a time so that others get their turn; return whether there may be more, None
+        if that is to be tried later. Leader.
         """
-        first = next(iter(self.later))
-        self.ready = deque([fd for fd in self.ready if fd not in self.later])
-        self.ready.append(first)
-        del self.later[first]
-
-    def _cannot_go_on(self, error: Exception) -> None:
-        """Stop, and let the main thread end the process: the next one will serve."""
-        self.fault, self.stopped = error, True
-        self.wake()
-
-    def check_descriptors(self) -> None:
-        """Stop if the function has closed the listener, the selector or the waker."""
-        try:
-            if self.draining or all(os.fstat(fd)[:3] == identity for fd, identity in self.own.items()):
-                return
-            error = OSError("its number is another file's")
-        except OSError as closed:
-            error = closed
-        self._cannot_go_on(error)
-
-    def _attend(self, me: Lock, connection: Connection) -> None:
-        """As leader: do what `connection` is ready for, and run the exchange that this completes."""
-        if connection.out or connection.closing or connection.exchange is not None:
-            return self._attend_answered(me, connection)
-        request = connection.next_request() if connection.has_more() else self._read(connection)
-        if request is None:
-            self._settle(connection)
-        elif (
-            request.refusal is None
-            and (
-                self.expectation.blocks(request.target)
-                or connection.reader.pending is not None
-                or not self._has_successor()
-            )
-            and not self.at_once(request.target)
-        ):
-            self._run_apart(connection, request)
-        else:
-            self._run_in_place(me, connection, request)
-
-    def _attend_answered(self, me: Lock, connection: Connection) -> None:
-        """Do what a connection is ready for whose peer has not got all of its answer, or gets no more."""
-        if connection.out:
-            self._flush(connection)
-        elif connection.closing:
-            self._discard(connection)
-        elif connection.is_ready and self._may_go_on(connection):
-            self._run_in_place(me, connection, None)
-        elif connection.is_ready:
-            self._run_apart(connection, None)
-        else:
-            self._await_end(connection)
-
-    def _may_go_on(self, connection: Connection) -> bool:
-        """Tell whether an exchange may go on in place: what it results in may be a stream, and wait for its peer."""
-        assert connection.exchange is not None
-        return self.at_once(connection.exchange.request.target) or self._has_successor()
-
-    def _read(self, connection: Connection) -> Request | None:
-        """Receive; return the request that this completes or refuses."""
-        data = connection.receive()
-        if data:
-            request = connection.reader.receive(data)
-            return (
-                request
-                if request is not None or len(data) < RECEIVE or connection.reader.in_part
-                else self._read_more(connection)
-            )
-        if data is None:
-            return None
-        request = connection.reader.give_up(400)  # half a request, and no more will come
-        connection.aborted = request is None
-        return request
-
-    def _read_more(self, connection: Connection) -> Request | None:
-        """Go on receiving while reads are full: one more costs less than a poll, and a request that is complete holds
-        no memory.
-        """
-        end = self.clock() + TURN
-        for _ in range(READ_AT_ONCE):
-            data = connection.receive()
-            request = connection.reader.receive(data) if data else None
-            if request is not None or not data or len(data) < RECEIVE or connection.reader.in_part:
-                return request
-            if self.clock() >= end:
-                break
-        self.later[connection.fd] = None
-        return None
-
-    def _run_in_place(self, me: Lock, connection: Connection, request: Request | None) -> None:
-        """Run an exchange, or go on with one, with the lead in hand; the monitor takes the lead away should it be
-        stuck.
-        """
-        self.current_since = began = self.clock()
-        self.current = connection
-        if self.resting:
-            self.wake()
-        try:
-            ended = self._exchange(connection, request, began)
-        finally:
-            with self.lock:
-                leading = self.leader is me
-                if leading:
-                    self.current = None
-        if not leading:
-            self._own(connection)
-        elif connection.is_idle() and connection.mask == IN:
-            connection.deadline = ended + self.keep_alive
-        else:
-            self._settle(connection)
-
-    def _run_apart(self, connection: Connection, request: Request | None) -> None:
-        """Pass the lead on and run an exchange that may block; where no thread is left to lead, queue it for the next
-        that is free.
-        """
-        with self.lock:
-            handed_over = self._hand_over(connection)
-            if not handed_over:
-                connection.stage, connection.since = "queue", self.clock()
-                connection.mask = 0
-                self.queue.append((connection, request))
-        if handed_over:
-            self._own(connection, request)
-
-    def _own(self, connection: Connection, request: Request | None = None) -> None:
-        """Without the lead: run the exchanges of `connection` until it waits for its peer, then give it to the
-        selector.
-        """
-        try:
-            if request and connection.stage == "queue" and not self._is_wanted(connection, request):
-                request = None
-            if connection.is_ready:
-                self._exchange(connection, None, self.clock())
-            while request := request or connection.next_request():
-                self._exchange(connection, request, self.clock())
-                request = None
-            if self.resting:
-                self.wake()  # it looks for descriptors that the call may have closed
-            self._settle(connection)
-        except BaseException as error:
-            self._failed(error, connection)
-
-    def _is_wanted(self, connection: Connection, request: Request) -> bool:
-        """Tell whether the caller of a call that waited in the queue is there; refuse the call if its time is over.
-
-        A caller that ended its side may be one that waits for its answer; but of-watchdog, too, closes so for a caller
-        that has gone. After HALF_CLOSED seconds the call is not run, and whoever is there can try again.
-        """
-        end = connection.end()
-        if end & LOST:
-            connection.aborted = True
-            return False
-        limit = time_limit(self.settings.exec_timeout, request.fields.get("HTTP_X_TIMEOUT"))
-        waited = self.clock() - connection.since
-        if waited >= limit:
-            warn_once("calls have waited for a thread until their time was over, and were not run: 503")
-        if waited >= (min(limit, HALF_CLOSED) if end else limit):
-            request.refusal = HTTPError(503)
-        return True
-
-    def _exchange(self, connection: Connection, request: Request | None, began: float) -> float:
-        """Run the application for one request, or go on with the exchange that awaits its result; return when that was
-        done.
-
-        The response is sent as far as the kernel takes it.
-        """
-        exchange: Any
-        if request:
-            exchange = connection.exchange = Exchange(request, connection, self)
-            if request.refusal:
-                exchange.is_noted = True  # no sign of short calls
-                exchange.run(refusal_application(request.refusal))
-            else:
-                exchange.run(self.application)
-        else:
-            connection.is_ready, exchange = False, connection.exchange
-            exchange.go_on()
-        if connection.reader.held and not exchange.awaits:
-            connection.reader.let_go()
-        if self.forked:
-            log("ERROR", "handle has returned in a process that it forked: it takes os._exit there")
-            os._exit(1)
-        connection.fresh, connection.stage, connection.exchange = False, "", exchange if exchange.awaits else None
-        if exchange.cut:
-            connection.abort(visibly=not exchange.chunked and exchange.length is None)
-        elif not exchange.keep_alive and not exchange.awaits:
-            connection.closing = True
-        ended = self.clock()
-        if not exchange.is_noted and not (self.expectation.paths and self.at_once(exchange.request.target)):
-            self.expectation.note(exchange.request.target, ended - began)
-        return ended
-
-    def before_stream(self, connection: Connection) -> None:
-        """Pass the lead on, if the call of `connection` has it: what comes may wait for a peer."""
-        with self.lock:
-            if self.current is connection:
-                self._hand_over(connection)
-
-    # -- a connection between two events --
-
-    def _settle(self, connection: Connection) -> None:
-        """Let `connection` wait for what comes next: its peer to take or to send something; or close it."""
-        reader, now = connection.reader, self.clock()
-        # That of a body which a call reads itself is sent when it does
-        if reader.waiting == "body" and connection.exchange is None and reader.wants_continue():
-            self._send_continue(connection)
-        if connection.aborted:
-            return self._close(connection)
-        if connection.out:
-            connection.has_taken()
-            return self._watch(connection, OUT, now + self.settings.write_timeout)
-        if connection.closing:
-            return self._linger(connection, now)
-        if connection.exchange is not None:
-            return self._await(connection, connection.exchange)
-        fd, again = connection.fd, connection.has_more()
-        if again and connection.mask:
-            if reader.in_part:
-                self.later[fd] = None
-            else:
-                self.more.append(fd)
-            again = False
-        if connection.stage != reader.waiting:
-            connection.stage, connection.since = reader.waiting, now
-        self._watch(connection, IN, self._reading_deadline(connection, now))
-        if again:  # it is the leader's only now
-            self.finished.put(fd)
-
-    def _await(self, connection: Connection, exchange: Exchange) -> None:
-        """Let the selector watch for the peer's end until the result is ready; with that the connection may be another
-        thread's.
-        """
-        result: Any = exchange.result  # the leader may close the exchange at once, and then it has none
-        self._watch(connection, END if connection.reader.pending else IN, FOREVER)
-        result.when_ready(lambda: self._finish(connection))
-
-    def _finish(self, connection: Connection) -> None:
-        """Let the leader go on with an exchange whose result has become ready."""
-        connection.is_ready = True
-        self.finished.put(connection.fd)
-
-    def _await_end(self, connection: Connection) -> None:
-        """Deal with an event of a peer whose answer is awaited: it has gone, has ended its side, or has sent its next
-        request early.
-        """
-        end = connection.end()
-        if end & LOST:
-            self._close(connection)
-        elif end:
-            # a peer that has gone says no more than one that only sends no more; that one gets its answer, if it is
-            # soon
-            self._watch(connection, EPOLLHUP, self.clock() + HALF_CLOSED)
-        else:
-            self._watch(connection, END, FOREVER)
-
-    @staticmethod
-    def _send_continue(connection: Connection) -> None:
-        try:
-            connection.send(CONTINUE)
-        except Disconnected:
-            connection.aborted = True
-
-    def _reading_deadline(self, connection: Connection, now: float) -> float:
-        """Return until when what is being read may take; a body may make no pause, and must keep up a rate on
-        average.
-        """
-        if not connection.stage:
-            return now + self.keep_alive
-        if connection.stage == "head":
-            return connection.since + HEAD_SECONDS
-        slowest = connection.since + self.settings.read_timeout + connection.reader.received / BODY_RATE
-        return min(now + self.settings.read_timeout, slowest)
-
-    def _watch(self, connection: Connection, mask: int, deadline: float) -> None:
-        """Let the selector watch `connection` for `mask`, until `deadline`."""
-        connection.deadline = deadline
-        if connection.mask == mask and deadline >= self.next_sweep:
-            return
-        try:
-            with self.lock:
-                if connection.watched != mask:
-                    change = self.epoll.modify if connection.watched else self.epoll.register
-                    change(connection.fd, mask)
-                connection.mask = connection.watched = mask
-                if deadline < self.next_sweep:
-                    self.next_sweep = deadline
-                    self.wake_leader()
-        except OSError as error:  # the function has closed its descriptor, or the kernel watches no more
-            log("ERROR", f"a connection is lost: {error}")
-            self._close(connection)
-
-    def _set_aside(self, connection: Connection) -> None:
-        """Take a connection off the selector for which something has come while a thread owns it: each poll would
-        report it again.
-        """
-        with self.lock:
-            if not connection.mask:  # its owner has not put it back meanwhile
-                self._unwatch(connection)
-
-    def _unwatch(self, connection: Connection) -> None:
-        """Take `connection` off the selector."""
-        connection.mask = 0
-        if connection.watched:
-            connection.watched = 0
-            try:
-                self.epoll.unregister(connection.fd)
-            except OSError:
-                self._disown(connection)
-            except ValueError:  # the function has closed the selector: who polls it, or the monitor, stops the server
-                pass
-
-    def _flush(self, connection: Connection) -> None:
-        """Go on sending a response that did not fit at once."""
-        try:
-            connection.send_rest()
-        except Disconnected:
-            connection.aborted = True
-        self._settle(connection)
-
-    def _linger(self, connection: Connection, now: float) -> None:
-        """End our side and discard what still comes for a while: to close with unread data would lose the peer our
-        answer.
-        """
-        if connection.discarded:
-            return self._watch(connection, IN, connection.deadline)
-        connection.discarded = 1
-        try:
-            connection.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            return self._close(connection)
-        self._watch(connection, IN, now + LINGER_SECONDS)
-
-    def _discard(self, connection: Connection) -> None:
-        data = connection.receive()
-        connection.discarded += len(data or b"")
-        if data == b"" or connection.discarded > LINGER_BYTES:
-            connection.aborted = True
-        self._settle(connection)
-
-    def _close(self, connection: Connection) -> None:
-        """Close `connection`; its descriptor is forgotten first, since the next accept may get the same."""
-        with self.lock:
-            self._unwatch(connection)  # a child process may hold a copy of the socket, and then closing would not do it
-            if self.connections.get(connection.fd) is connection:
-                del self.connections[connection.fd]
-        connection.reader.let_go()
-        exchange, connection.exchange = (
-            connection.exchange,
-            None,
-        )  # which has the connection: a cycle that only the collector would free
-        if exchange is not None:
-            exchange.give_up()
-        try:
-            connection.sock.close()
-        except OSError:  # the function has closed it
-            pass
-
-    # -- accepting, deadlines, the end --
-
-    def _accept(self) -> bool:
-        """Accept what waits, a number at a time so that others get their turn; return whether there may be more."""
         for _ in range(ACCEPT_AT_ONCE):
             try:
                 sock, peer = accept(self.listener)
-                if sock.fileno() <= STDERR:
-                    sock = off_standard(sock)
                 sock.setblocking(False)
             except BlockingIOError:
                 return False
@@ -3875,64 +3925,46 @@ class Server:
                 continue
             except OSError as error:  # no descriptors, no memory
                 warn_once(f"accept failed: {error}")
-                self._pause()
-                return False
+                self.next_tick = self.clock() + ACCEPT_PAUSE
+                self._watch_own(0)
+                return None
+            if sock.fileno() <= STDERR:  # what the function prints must not reach a caller
+                self._cannot_go_on(OSError("a standard one"))
+                return None
             reader = RequestReader(self.settings.max_head, self.settings.max_body, self.memory, self.streams)
-            connection = Connection(sock, str(peer[0]), reader, self.settings.write_timeout)
-            if connection.fd in self.connections:
-                self._disown(self.connections[connection.fd])
+            connection = Connection(sock, str(peer[0]), reader, self.settings, self.clock, self.inbox.put)
+            if stale := self.connections.get(connection.fd):  # the function has closed its descriptor
+                stale.watched = 0
+                stale.sock.detach()
             self.connections[connection.fd] = connection
-            self._watch(connection, IN, self.clock() + self.keep_alive)
+            self._settle(connection)
         return True
 
-    @staticmethod
-    def _disown(connection: Connection) -> None:
-        """Forget the descriptor of a connection: the function has closed it, and its number may be another's by now."""
-        connection.mask = connection.watched = 0
-        connection.sock.detach()
+    def _accept_last(self) -> None:
+        """Accept what has come so far, then no more. Leader."""
+        for _ in range(BACKLOG // ACCEPT_AT_ONCE):
+            if not (more := self._accept()):
+                break
+        if more is not None:
+            self.epoll.unregister(self.listener.fileno())
+            del self.callbacks[self.listener.fileno()]
+            self.listener.close()
 
-    def _pause(self) -> None:
-        self.epoll.modify(self.listener.fileno(), 0)
-        self.paused = True
-        self.next_sweep = min(self.next_sweep, self.clock() + ACCEPT_PAUSE)
+    # -- what others ask of the leader --
 
-    def _sweep(self, now: float) -> None:
-        """Deal with connections whose time is over, and find when to look next, in a second at the earliest."""
-        if self.paused:
-            self.epoll.modify(self.listener.fileno(), IN)
-            self.paused = False
-        with self.lock:
-            watched = [connection for connection in self.connections.values() if connection.mask]
-            soonest = min((connection.deadline for connection in watched), default=FOREVER)
-            self.next_sweep = max(soonest, now + 1.0)
-        polled = {
-            *self.ready,
-            *self.later,
-        }  # what has come from these is served first: after a freeze of the machine, all are overdue
-        for connection in watched:
-            if connection.deadline <= now and connection.fd not in polled:
-                self._expire(connection)
-
-    def _expire(self, connection: Connection) -> None:
-        """End a connection that waited too long: 408 where half a request is there."""
-        if connection.out and connection.has_taken():
-            return self._watch(connection, OUT, self.clock() + self.settings.write_timeout)
-        request = None if connection.out or connection.exchange else connection.reader.give_up(408)
-        if request is None:
-            return self._close(connection)
-        self._exchange(connection, request, self.clock())
-        self._settle(connection)
-
-    def wake_leader(self) -> None:
-        """End the leader's poll, so that it sees what has changed."""
-        os.eventfd_write(self.waker, 1)
+    def _wake_leader(self) -> None:
+        """End the leader's poll. Any thread."""
+        try:
+            os.eventfd_write(self.waker, 1)
+        except OSError:  # the function has closed it: the next tick finds that
+            pass
 
     def _woken(self) -> None:
         os.eventfd_read(self.waker)
-        self.ready.extend(self.finished.take_all())
+        self.ready.extend(self.inbox.take_all())
 
     def watch_pipe(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call `callback` once, when the other end of the pipe `fd` is closed."""
+        """Call `callback` once, when the other end of the pipe `fd` is closed. Main thread, before `start`."""
 
         def closed() -> None:
             self.epoll.unregister(fd)
@@ -3942,140 +3974,50 @@ class Server:
         self.callbacks[fd] = closed
         self.epoll.register(fd, 0)  # the end of a pipe is always reported
 
+    def _cannot_go_on(self, error: Exception) -> None:
+        """Stop, and let the main thread end the process: the next one will serve."""
+        self.fault, self.lead.stopped = error, True
+        self.wake()
+
     def close_after_answers(self) -> None:
-        """Let each response from now on end its connection."""
+        """Let each response from now on end its connection. Any thread."""
         self.closing = True
 
     def drain(self) -> None:
-        """Accept what has come so far, then no more; close idle connections, and finish what is in flight."""
+        """Accept what has come so far, then no more; end idle connections, finish what is in flight. Main thread."""
         self.closing = self.draining = True
-        self.wake_leader()
-
-    def _drain(self) -> None:
-        """As leader: the last accepts, then the end of the listener; and, with nothing ready, of those who ask for
-        nothing.
-        """
-        if not self.ready:
-            for connection in list(self.connections.values()):
-                if connection.mask and connection.is_idle():
-                    self._end_idle(connection)
-        if self.listener.fileno() >= 0 and not self.paused:
-            self._accept_last()
-
-    def _accept_last(self) -> None:
-        for _ in range(BACKLOG // ACCEPT_AT_ONCE):
-            if not self._accept():
-                break
-        if not self.paused:  # else there were no descriptors: what waits is accepted when others have ended
-            self.epoll.unregister(self.listener.fileno())
-            del self.callbacks[self.listener.fileno()]
-            self.listener.close()
-
-    def _end_idle(self, connection: Connection) -> None:
-        """Close an idle connection; one that came just now, and may be about to ask, gets a moment."""
-        soon = self.clock() + MOMENT
-        if not connection.fresh:
-            self._close(connection)
-        elif connection.deadline > soon:
-            self._watch(connection, IN, soon)
+        self._wake_leader()
 
     def drained(self) -> bool:
-        """Tell whether nothing is in flight any more.
-
-        Peers that have their answer and keep the connection open do not count.
-        """
+        """Tell whether nothing is in flight any more, but for peers that have their responses. Main thread."""
         if not self.draining or self.listener.fileno() >= 0:
             return False
-        return all(connection.closing and not connection.out for connection in list(self.connections.values()))
+        return all(connection.state == LINGERING for connection in [*self.connections.values()])
 
     def has_calls(self) -> bool:
-        """Tell whether a call is in flight."""
-        connections = list(self.connections.values())
-        return not all(
-            connection.mask and not connection.out and (connection.closing or connection.is_idle())
-            for connection in connections
-        )
+        """Tell whether a call, or a part of one, is in flight. Any thread."""
+        return any(connection.state not in (NEW, IDLE, LINGERING) for connection in [*self.connections.values()])
 
     def stop(self) -> None:
-        """End the threads that are not in a call."""
-        self.stopped = True
-        self.wake_leader()
-        with self.lock:
-            for worker in self.parked:
-                worker.release()
-            self.parked.clear()
+        """End the threads that are not in a call. Main thread."""
+        self.lead.stop()
+        self._wake_leader()
 
     def close(self) -> None:
-        """Close what the server holds, after `stop` and when its threads have ended."""
-        for connection in list(self.connections.values()):
-            connection.sock.close()
+        """Close what the server holds, after `stop` and when its threads have ended. Main thread."""
         self.listener.close()
         self.epoll.close()
         os.close(self.waker)
+        for connection in [*self.connections.values()]:
+            connection.sock.close()
 
     def forget(self) -> None:
         """Close what is the parent's, in a process that the function has forked."""
         self.forked = True
-        self.listener.close()
-        self.epoll.close()
-        for connection in self.connections.values():
-            connection.sock.close()
-
-    # -- the monitor --
-
-    def monitor(self, longest: float | None = None) -> None:
-        """Sleep at most `longest` seconds, then give the lead away if the leader is stuck.
-
-        It is called over and over by one thread, the main one, which also waits for signals. An idle server does not
-        wake it.
-        """
-        if self._may_rest():
-            self.check_descriptors()  # the last calls may have closed one
-            self.alarm.acquire(timeout=-1 if longest is None else longest)
-            self.resting, self.looks = False, 0
-        else:
-            self.alarm.acquire(timeout=STUCK if longest is None else min(STUCK, longest))
-        if self._is_stuck():
-            with self.lock:
-                stuck = self.current
-                if stuck is not None and self._is_stuck() and self._hand_over(stuck):
-                    self._note_stuck(stuck)
-        if self.clock() >= self.next_check:
-            self.next_check = self.clock() + CHECK
-            self.check_descriptors()
-
-    def _note_stuck(self, connection: Connection) -> None:
-        """Count the call as a long one before it has ended, lest all that wait with it be stuck in place one after
-        another.
-        """
-        exchange = connection.exchange
-        if exchange is not None and not exchange.is_noted:
-            exchange.is_noted = True
-            self.expectation.note(exchange.request.target, SAMPLE_LIMIT)
-
-    def _is_stuck(self) -> bool:
-        return self.current is not None and self.clock() - self.current_since > STUCK
-
-    def _may_rest(self) -> bool:
-        """Tell whether there was no call in place for a while; from then on the next one wakes the monitor."""
-        began = self.current_since
-        self.looks = self.looks + 1 if began == self.seen else 0
-        self.seen = began
-        self.resting = self.looks > REST_AFTER
-        if self.current is not None:  # it began just now, and may not have seen that the monitor rests
-            self.resting = False
-        return self.resting
-
-    def wake(self) -> None:
-        """Wake the monitor; signal handlers call it too."""
-        self.resting = False
-        try:
-            self.alarm.release()
-        except RuntimeError:  # it is awake
-            pass
+        self.close()
 
 
-# ---- 14. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
+# ---- 16. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
 # Main thread: listens, imports, serves (Server.monitor), exits.
 # Signal thread (Life.attend): decides when to stop and with which status; the main thread reads `is_over`.
 
@@ -4489,7 +4431,7 @@ def prepare_process() -> None:
     sys.modules["watchdog_app"] = sys.modules[__name__]
 
 
-# ---- 15. For development: a test kit, a request log, restart on change; none of it runs in the container -------------
+# ---- 17. For development: a test kit, a request log, restart on change; none of it runs in the container -------------
 
 
 class Answer:
@@ -4732,7 +4674,7 @@ def end_child(child: Any) -> None:
         child.wait()
 
 
-# ---- 16. Command line ------------------------------------------------------------------------------------------------
+# ---- 18. Command line ------------------------------------------------------------------------------------------------
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool]:

@@ -81,10 +81,9 @@ class OneThread:
         application = watchdog_app.Application(handle, settings, {"HOSTNAME": "here"})
         self.server = watchdog_app.Server(listener, application, settings, clock=partial(float, 1))
         self.clients = Clients(listener.getsockname()[1], number, request)
-        self.me = self.server.leader = threading.Lock()
-        self.server.parked.append(
-            threading.Lock()
-        )  # stands for a thread that could take the lead; since no call is slow, none has to
+        self.server.lead.leader = threading.Lock()
+        # Stands for a thread that could take the lead; since no call is slow, none has to
+        self.server.lead.parked.append(threading.Lock())
         self.failure: BaseException | None = None
         self.always = os.eventfd(1)  # readable at every poll
         self.server.callbacks[self.always] = self._turn
@@ -92,14 +91,15 @@ class OneThread:
 
     def _turn(self) -> None:
         try:
-            self.server.stopped = self.clients.turn()
+            self.server.lead.stopped = self.clients.turn()
         except BaseException as failure:  # the server would log it and go on
-            self.failure, self.server.stopped = failure, True
+            self.failure, self.server.lead.stopped = failure, True
 
     def run(self, rounds: int) -> None:
         """Let each client make so many requests."""
-        self.clients.rounds, self.server.stopped = rounds, False
-        self.server._lead(self.me)
+        self.clients.rounds, self.server.lead.stopped = rounds, False
+        while not self.server.lead.stopped:
+            self.server.lead.serve()
         if self.failure:
             raise self.failure
 

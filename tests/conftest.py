@@ -294,7 +294,7 @@ def serving_application(
     server = watchdog_app.Server(listener, application, watchdog_app.Settings(**settings), clock)
 
     def watch() -> None:
-        while not server.stopped:
+        while not server.lead.stopped:
             server.monitor(0.2)
 
     monitor = threading.Thread(target=watch)
@@ -306,7 +306,7 @@ def serving_application(
         server.stop()
         server.wake()
         monitor.join(DEADLINE)
-        wait_for(lambda: server.workers == 0, "the end of the server's threads")
+        wait_for(lambda: server.lead.workers == 0, "the end of the server's threads")
         server.close()
 
 

@@ -1,111 +1,58 @@
-"""The scheduler's invariants as assertions: a server that looks at them at the end of each step under its lock, and notes what is violated.
+"""The scheduler's invariants as assertions: a server and a Lead that look at them at each step, and note what is violated.
 
-Use it by `checks` of test_scheduler.py, or by `monkeypatch.setattr(watchdog_app, "Server", checked(watchdog_app))`, which turns every server
-of a test into such a one; `server.violations` has to be empty at the end.
+Use them by `checks` of test_scheduler.py; `server.violations` has to be empty at the end.
 """
 
 import threading
-from collections import deque
 from pathlib import Path
+
+import watchdog_app
 
 
 class CheckedLock:
-    """The server's lock; before it is released, the invariants are looked at."""
+    """The Lead's lock; before it is released, what it protects is looked at."""
 
-    def __init__(self, server):
-        self.server, self.lock = server, threading.Lock()
+    def __init__(self, lead):
+        self.lead, self.lock = lead, threading.Lock()
 
     def __enter__(self):
         self.lock.acquire()
 
     def __exit__(self, *exc_info):
         try:
-            self.server.verify()
+            self.lead.verify()
         finally:
             self.lock.release()
 
 
-class Accepted(dict):
-    """The server's connections; one that is accepted belongs to the thread that accepts, until the selector watches it."""
+def checked_lead(lead_class):
+    """Make a class of Leads that check themselves.
 
-    def __init__(self, server):
-        self.server = server
-
-    def __setitem__(self, fd, connection):
-        self.server.owners[connection] = self.server.me
-        super().__setitem__(fd, connection)
-
-
-class Waiting(deque):
-    """The server's queue; what is taken from it belongs to the thread that takes it."""
-
-    def __init__(self, server):
-        super().__init__()
-        self.server = server
-
-    def popleft(self):
-        connection, request = super().popleft()
-        self.server.owners[connection] = self.server.me
-        return connection, request
-
-
-def checked(module):
-    """Make a class of `module`'s server that checks itself.
-
-    It keeps its own books beside the server's: `owners` (connections off the selector and not queued -> their thread), `given_away` (with the
-    thread that gives them to the selector), `running` (thread -> the connection whose call it runs in place), `busy` (how deep a thread is in
-    leading or owning), `live` (threads that have not ended), `exchanging`.
+    They keep books of their own: `owners` (jobs that are apart and not queued -> their threads), `live` (threads that have not ended), and the
+    jobs that run.
     """
 
-    class CheckedServer(module.Server):
-        def __init__(self, *arguments):
+    class CheckedLead(lead_class):
+        def __init__(self, most, serve, work, clock):
             self.local, self.violations = threading.local(), []
-            self.owners, self.given_away, self.running, self.busy, self.live, self.exchanging = (
-                {},
-                {},
-                {},
-                {},
-                set(),
-                set(),
-            )
-            self.polling = 0
-            super().__init__(*arguments)
-            self.lock, self.connections, self.queue = CheckedLock(self), Accepted(self), Waiting(self)
-
-        # -- what is violated --
+            self.owners, self.live, self.running = {}, set(), {}
+            super().__init__(most, serve, self.work_on, clock)
+            self.work_apart, self.lock = work, CheckedLock(self)
 
         @property
         def me(self):
-            """The lock by which the server knows this thread; None for one that is not the server's."""
+            """The lock by which the Lead knows this thread; None for one that is not its own."""
             return getattr(self.local, "me", None)
 
         def check(self, holds, what):
             if not holds and len(self.violations) < 20:
                 self.violations.append(f"{threading.current_thread().name}: {what}")
 
+        def check_leads(self, what):
+            self.check(self.me is self.leader, f"a thread {what} without the lead")
+
         def verify(self):
             """Look at all that the lock protects, which the thread that calls this holds."""
-            given = getattr(self.local, "given", None)
-            if given is not None and (given.mask or self.connections.get(given.fd) is not given):
-                self.given_away.pop((given, self.me), None)
-            self.verify_threads()
-            self.verify_current()
-            queued = [connection for connection, _ in self.queue]
-            connections = list(self.connections.values())  # in the order in which the next three change
-            owned = set(self.owners)
-            given_away = {connection for connection, _ in list(self.given_away)}
-            for connection in connections:
-                watched = bool(connection.mask)
-                places = [
-                    watched,
-                    connection in owned or (not watched and connection in given_away),
-                    connection in queued,
-                ]
-                self.check(places.count(True) == 1, f"a connection is in the selector, with a thread, queued: {places}")
-            if self.workers:  # the last one may be overtaken by the end of the selector
-                self.verify_selector()
-
-        def verify_threads(self):
             if self.workers < len(self.live):  # one at a time, and itself
                 self.live.discard(self.me)
             self.check(self.workers == len(self.live), f"{self.workers} workers are counted, {len(self.live)} live")
@@ -114,43 +61,12 @@ def checked(module):
             for worker in self.parked:
                 self.check(worker.locked() and worker in self.live, "a parked thread is woken, or has ended")
                 self.check(worker is not self.leader, "the leader is parked")
-                self.check(not self.busy.get(worker), "a parked thread leads, or owns a connection")
-
-        def verify_current(self):
-            connection = self.current
-            if connection is not None:
-                self.check(self.running.get(self.leader) is connection, "the current connection is not the leader's")
-                self.check(
-                    connection.mask and connection not in self.owners, "the current connection is off the selector"
-                )
-
-        def verify_selector(self):
-            """Compare what the kernel watches with what the server takes it to watch."""
-            watched = {}
-            for line in Path(f"/proc/self/fdinfo/{self.epoll.fileno()}").read_text().splitlines():
-                if line.startswith("tfd:"):
-                    _, fd, _, events, *_ = line.split()
-                    watched[int(fd)] = int(events, 16) & (module.IN | module.OUT)
-            masks = {fd: connection.watched for fd, connection in list(self.connections.items()) if connection.watched}
-            polled = {fd: events for fd, events in watched.items() if fd not in self.callbacks}
-            self.check(polled == masks, f"the selector watches {polled}, not {masks}")
-            for connection in list(self.connections.values()):
-                self.check(
-                    connection.mask in (0, connection.watched),
-                    f"the leader waits for {connection.mask}, not {connection.watched}",
-                )
-
-        # -- steps --
-
-        @property
-        def current(self):
-            return self.in_place
-
-        @current.setter
-        def current(self, connection):
-            leads = self.me is self.leader or getattr(self.local, "handing", False)
-            self.check(leads, "a thread that does not lead has set or cleared the current connection")
-            self.in_place = connection
+                self.check(worker not in self.running.values(), "a parked thread runs a call")
+            for job in self.queue:
+                self.check(job.apart and job not in self.owners, "a queued connection is in the selector, or owned")
+            if (job := self.current) is not None:
+                self.check(not job.apart and job not in self.owners, "the connection in place is apart")
+                self.check(self.running.get(job, self.leader) is self.leader, "another thread runs what is in place")
 
         def _new_thread(self):
             worker = super()._new_thread()
@@ -158,12 +74,11 @@ def checked(module):
                 self.live.add(worker)
             return worker
 
-        def _hand_over(self, connection):
-            before, self.local.handing = self.leader, True
-            handed_over = super()._hand_over(connection)
-            self.local.handing = False
+        def _hand_over(self, job):
+            before = self.leader
+            handed_over = super()._hand_over(job)
             if handed_over:
-                self.owners[connection] = before
+                self.owners[job] = before
             return handed_over
 
         def _work(self, me):
@@ -171,87 +86,84 @@ def checked(module):
             super()._work(me)
             self.check(me not in self.live, "a thread has ended that is counted")
 
-        def _lead(self, me):
-            with self.occupied(me):
-                super()._lead(me)
+        def work_on(self, job):
+            self.owners[job] = self.me
+            self.work_apart(job)
 
-        def _own(self, connection, request=None):
-            self.check(
-                self.owners.get(connection) is self.me and not connection.mask, "a thread runs what it does not own"
-            )
-            with self.occupied(self.me):
-                super()._own(connection, request)
+        def give_back(self, job):
+            self.check(self.owners.pop(job, None) is self.me, "a thread gives back what it does not own")
+            super().give_back(job)
 
-        def occupied(self, me):
-            return Counted(self.busy, me)
+        def run_in_place(self, job, call):
+            self.check_leads("runs a call in place")
+            return super().run_in_place(job, call)
+
+    return CheckedLead
+
+
+def checked_server(server_class, lead_class):
+    """Make a class of servers, and of Leads, that check themselves."""
+
+    class CheckedServer(server_class):
+        def __init__(self, *arguments):
+            kept, watchdog_app.Lead = watchdog_app.Lead, checked_lead(lead_class)
+            try:
+                super().__init__(*arguments)
+            finally:
+                watchdog_app.Lead = kept
+            self.violations, self.polling, self.leaving = self.lead.violations, 0, set()
 
         def _poll(self):
-            self.check(self.me is self.leader, "a thread polls without the lead")
+            self.lead.check_leads("polls")
             self.polling += 1
-            self.check(self.polling == 1, "two threads poll")
+            self.lead.check(self.polling == 1, "two threads poll")
+            self.verify_selector()
             super()._poll()
             self.polling -= 1
 
-        def _attend(self, me, connection):
-            self.check(me is self.me is self.leader, "a thread attends to a connection without the lead")
-            self.check(connection not in self.owners, "a connection that a thread owns is attended to")
-            super()._attend(me, connection)
+        def verify_selector(self):
+            """Compare what the kernel watches with what the server takes it to watch."""
+            watched = {}
+            for line in Path(f"/proc/self/fdinfo/{self.epoll.fileno()}").read_text().splitlines():
+                if line.startswith("tfd:"):
+                    _, fd, _, events, *_ = line.split()
+                    watched[int(fd)] = int(events, 16) & (watchdog_app.IN | watchdog_app.OUT)
+            polled = {fd: events for fd, events in watched.items() if fd not in self.callbacks}
+            masks = {fd: connection.watched for fd, connection in self.connections.items() if connection.watched}
+            self.lead.check(polled == masks, f"the selector watches {polled}, not {masks}")
+            for connection in self.connections.values():
+                is_there = connection.watched or connection.apart or connection in self.leaving
+                self.lead.check(is_there or connection.fd in self.inbox.items, "a connection is nowhere")
 
-        def _run_in_place(self, me, connection, request):
-            target = (request or connection.exchange.request).target
-            no_thread = (request and request.refusal) or self.at_once(target)
-            self.check(no_thread or self.parked or self.stopped, "a call runs in place, and no thread is parked")
-            self.running[me] = connection
-            super()._run_in_place(me, connection, request)
-            self.running.pop(me)
+        def _own(self, connection):
+            self.leaving.add(connection)
+            super()._own(connection)
+            self.leaving.discard(connection)
 
-        def _exchange(self, connection, request, began):
-            self.check(
-                self.owners.get(connection, self.leader) is self.me,
-                "a thread runs an exchange on a connection of another's",
-            )
-            self.check(connection not in self.exchanging, "two exchanges on one connection")
-            self.exchanging.add(connection)
-            try:
-                return super()._exchange(connection, request, began)
-            finally:
-                self.exchanging.discard(connection)
-
-        def _watch(self, connection, mask, deadline):
-            self.check(
-                self.owners.get(connection, self.leader) is self.me, "a thread gives away a connection of another's"
-            )
-            self.give_away(super()._watch, connection, mask, deadline)
+        def _settle(self, connection):
+            self.lead.check_leads("settles a connection")
+            super()._settle(connection)
 
         def _close(self, connection):
-            self.check(self.owners.get(connection, self.leader) is self.me, "a thread closes a connection of another's")
-            self.give_away(super()._close, connection)
+            self.lead.check_leads("closes a connection")
+            super()._close(connection)
 
-        def give_away(self, how, connection, *arguments):
-            """Run a step that gives `connection` to the selector, or closes it; the leader may have it before the step's end."""
-            self.local.given = connection
-            self.given_away[connection, self.me] = True
-            self.owners.pop(connection, None)
-            try:
-                how(connection, *arguments)
-            except BaseException:
-                self.owners[connection] = self.me
-                raise
-            finally:
-                self.local.given = None
-                self.given_away.pop((connection, self.me), None)
+        def _set_aside(self, connection):
+            self.lead.check_leads("sets a connection aside")
+            super()._set_aside(connection)
+
+        def _run(self, connection, began):
+            lead, owner = self.lead, self.lead.owners.get(connection)
+            lead.check(
+                owner is lead.me or (owner is None and lead.leader is lead.me), "a thread runs what it does not own"
+            )
+            lead.check(connection not in lead.running, "two exchanges on one connection")
+            request = connection.request
+            in_place = lead.current is connection
+            needs = not request.refusal and not self.at_once(request.target) and in_place and lead.leader is lead.me
+            lead.check(not needs or lead.parked or lead.stopped, "a call runs in place, and no thread is parked")
+            lead.running[connection] = lead.me
+            super()._run(connection, began)
+            lead.running.pop(connection, None)
 
     return CheckedServer
-
-
-class Counted:
-    """Count how deep a thread is in something."""
-
-    def __init__(self, counts, key):
-        self.counts, self.key = counts, key
-
-    def __enter__(self):
-        self.counts[self.key] = self.counts.get(self.key, 0) + 1
-
-    def __exit__(self, *exc_info):
-        self.counts[self.key] -= 1

@@ -475,7 +475,7 @@ def test_result_that_waits_for_its_peer_leaves_a_thread_to_lead():
             sock.sendall(b"GET /large HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         wait_for(lambda: len(begun) == 2, "two calls whose results are awaited")
         go_on.set()
-        wait_for(lambda: served.server.queue, "a second stream that has no thread")
+        wait_for(lambda: served.server.lead.queue, "a second stream that has no thread")
         assert served.talk(b"bad\r\n\r\n").startswith(b"HTTP/1.1 400 ")
         slow.close()
         assert len(read_answer(read_all(queued))[0].body) == 50_000_000
@@ -486,7 +486,9 @@ def test_end_of_a_stream_whose_head_the_kernel_did_not_take_follows_it(monkeypat
     ours, peer = socket.socketpair()
     ours.setblocking(False)
     with ours, peer, serving(yields_nothing) as served:
-        connection = watchdog_app.Connection(ours, "peer", watchdog_app.RequestReader(10_000, 10_000), 1.0)
+        connection = watchdog_app.Connection(
+            ours, "peer", watchdog_app.RequestReader(10_000, 10_000), watchdog_app.Settings()
+        )
         request = connection.reader.receive(GET)
         exchange = watchdog_app.Exchange(request, connection, served.server)
         exchange.run(served.server.application)

@@ -279,7 +279,9 @@ def test_head_that_does_not_fit_is_sent_before_its_body():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        connection = watchdog_app.Connection(ours, "peer", watchdog_app.RequestReader(1000, 1000), 1.0)
+        connection = watchdog_app.Connection(
+            ours, "peer", watchdog_app.RequestReader(1000, 1000), watchdog_app.Settings()
+        )
         filler = 0
         with contextlib.suppress(BlockingIOError):
             while True:

@@ -44,7 +44,7 @@ def busy(threads=2, queued=1, raw=GET % b"/held", stream_request=False, ready=No
         socks = [stack.enter_context(served.connect()) for _ in range(threads + queued)]
         for count, sock in enumerate(socks, 1):
             sock.sendall(raw)
-            wait_for(lambda count=count: len(held.runs) + len(served.server.queue) == count, "a call that waits")
+            wait_for(lambda count=count: len(held.runs) + len(served.server.lead.queue) == count, "a call that waits")
         assert len(held.runs) == threads
         yield held, served, socks[threads:]
 
@@ -91,7 +91,7 @@ def test_what_looks_like_a_path_of_the_runtime_is_the_functions(target):
     assert call(lambda event, context: "the function's", target=target).body == b"the function's"
     with busy() as (_, served, _), served.connect() as sock:
         sock.sendall(GET % target.encode())
-        wait_for(lambda: len(served.server.queue) == 2, "a call that waits as others do")
+        wait_for(lambda: len(served.server.lead.queue) == 2, "a call that waits as others do")
 
 
 def test_another_application_gets_the_paths_of_the_runtime():
@@ -106,11 +106,14 @@ def test_another_application_gets_the_paths_of_the_runtime():
 def test_health_does_not_make_calls_expected_to_be_short():
     with serving(lambda event, context: time.sleep(0.002 * (event.path == "/slow"))) as served:
         served.get("/slow")
-        wait_for(lambda: served.server.expectation.paths, "a path that is slow")
-        before = served.server.expectation.average
+        wait_for(lambda: served.server.lead.expectation.paths, "a path that is slow")
+        before = served.server.lead.expectation.average
         for _ in range(20):
             served.get("/_/health")
-        assert (served.server.expectation.average, "/_/health" in served.server.expectation.paths) == (before, False)
+        assert (served.server.lead.expectation.average, "/_/health" in served.server.lead.expectation.paths) == (
+            before,
+            False,
+        )
 
 
 # ---- readiness ----
@@ -189,10 +192,10 @@ def reset(sock):
 
 def wait_in_queue(served, raw):
     """Return the connection of one more call, when it waits for a thread."""
-    before = len(served.server.queue)
+    before = len(served.server.lead.queue)
     sock = served.connect()
     sock.sendall(raw)
-    wait_for(lambda: len(served.server.queue) > before, "a call that waits")
+    wait_for(lambda: len(served.server.lead.queue) > before, "a call that waits")
     return sock
 
 

@@ -382,7 +382,7 @@ def test_make_without_a_target_names_each_command():
 
 SECTIONS = """
     Limits and settings; Errors; Log; Head -> Request; Reader; Request -> environ; JSON; Event and context; Streams and the event loop;
-    Result -> Response; Application; Exchange; Server; Life cycle; For development; Command line
+    Result -> Response; Application; Exchange; Connection; Lead; Server; Life cycle; For development; Command line
 """
 
 

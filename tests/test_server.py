@@ -86,9 +86,9 @@ class SteppingClock:
         return self.now
 
     def advance(self, server, seconds):
-        wait_for(lambda: server.server.current is None, "the end of the exchange")
+        wait_for(lambda: server.server.lead.current is None, "the end of the exchange")
         self.now += seconds
-        server.server.wake_leader()
+        server.server._wake_leader()
 
 
 @contextlib.contextmanager
@@ -145,7 +145,7 @@ def test_calls_above_the_limit_of_threads_wait_and_are_served():
         socks = [stack.enter_context(server.connect()) for _ in range(6)]
         for sock in socks:
             sock.sendall(GET % b"wait")
-        wait_for(lambda: gate.waiting == 2 and len(server.server.queue) == 4, "two calls and a queue of four")
+        wait_for(lambda: gate.waiting == 2 and len(server.server.lead.queue) == 4, "two calls and a queue of four")
         assert server.talk(b"bad\r\n\r\n").startswith(b"HTTP/1.1 400 "), "the leader still refuses"
         gate.opened.set()
         assert [next_answer(sock).body for sock in socks] == [b"/wait"] * 6
@@ -168,7 +168,7 @@ def test_queue_is_served_in_order_of_arrival():
         for index in range(4):
             socks.append(stack.enter_context(server.connect()))
             socks[-1].sendall(GET % b"%d" % index)
-            wait_for(lambda expected=index + 1: len(server.server.queue) == expected)
+            wait_for(lambda expected=index + 1: len(server.server.lead.queue) == expected)
         gate.opened.set()
         for sock in socks:
             next_answer(sock)
@@ -205,11 +205,11 @@ def test_lead_is_kept_where_the_system_allows_no_more_threads(path, no_more_thre
             first.sendall(GET % b"wait")
             wait_for(lambda: gate.waiting == 1)
             second.sendall(GET % path)
-            wait_for(lambda: len(server.server.queue) == 1, "a queue")
+            wait_for(lambda: len(server.server.lead.queue) == 1, "a queue")
             assert server.talk(b"bad\r\n\r\n").startswith(b"HTTP/1.1 400 ")
             no_more_threads.clear()
             assert ask(third).body == b"/", "a thread can be had again"
-            wait_for(lambda: not server.server.queue, "the end of the queue")
+            wait_for(lambda: not server.server.lead.queue, "the end of the queue")
         finally:
             gate.opened.set()
 
@@ -244,28 +244,31 @@ def test_function_that_always_blocks_passes_the_lead_on_before_its_calls():
     with serving(function) as server, server.connect() as sock:
         for _ in range(10):
             ask(sock)
-        assert server.server.expectation.blocks("/")
-        assert not server.server.expectation.blocks("/other") or server.server.expectation.average > watchdog_app.SLOW
+        assert server.server.lead.expectation.blocks("/")
+        assert (
+            not server.server.lead.expectation.blocks("/other")
+            or server.server.lead.expectation.average > watchdog_app.SLOW
+        )
 
 
 def test_calls_that_are_stuck_tell_that_their_like_will_block_before_one_has_ended():
     with gated() as (gate, server), contextlib.ExitStack() as stack:
         for number in range(3):
             stack.enter_context(server.connect()).sendall(GET % b"wait")
-            wait_for(lambda: gate.waiting == number + 1 and server.server.current is None, "the successor's lead")
-        assert server.server.expectation.blocks("/wait")
+            wait_for(lambda: gate.waiting == number + 1 and server.server.lead.current is None, "the successor's lead")
+        assert server.server.lead.expectation.blocks("/wait")
 
 
 def test_stuck_call_counts_once():
     with gated() as (gate, server), server.connect() as sock:
         sock.sendall(GET % b"wait")
-        wait_for(lambda: gate.waiting == 1 and server.server.current is None, "the successor's lead")
-        average = server.server.expectation.average
+        wait_for(lambda: gate.waiting == 1 and server.server.lead.current is None, "the successor's lead")
+        average = server.server.lead.expectation.average
         assert 0 < average <= watchdog_app.SAMPLE_LIMIT * watchdog_app.WEIGHT
         gate.opened.set()
         assert next_answer(sock).status == 200
-        wait_for(lambda: connections(server)[0].mask, "the end of the exchange")
-        assert server.server.expectation.average == average
+        wait_for(lambda: not connections(server)[0].apart, "the end of the exchange")
+        assert server.server.lead.expectation.average == average
 
 
 def test_one_slow_call_does_not_make_the_next_ones_expected_to_block():
@@ -318,18 +321,18 @@ def hammer(server, pause, number=50):
 
 def test_connection_has_one_owner_at_a_time(monkeypatch):
     owners = collections.Counter()
-    exchange = watchdog_app.Server._exchange
+    run = watchdog_app.Connection.run
 
-    @functools.wraps(exchange)
-    def counted(self, connection, *arguments):
-        owners[connection] += 1
-        assert owners[connection] == 1, "two exchanges on one connection"
+    @functools.wraps(run)
+    def counted(self, server):
+        owners[self] += 1
+        assert owners[self] == 1, "two exchanges on one connection"
         try:
-            return exchange(self, connection, *arguments)
+            return run(self, server)
         finally:
-            owners[connection] -= 1
+            owners[self] -= 1
 
-    monkeypatch.setattr(watchdog_app.Server, "_exchange", counted)
+    monkeypatch.setattr(watchdog_app.Connection, "run", counted)
 
     def function(event, context):
         time.sleep(float(event.query["s"]))
@@ -403,7 +406,7 @@ def test_many_chunks_behind_a_call_that_is_expected_to_block_are_read_to_their_e
         not_started(handle=lambda event, context: event.path) as (server, address),
         socket.create_connection(address, DEADLINE) as sock,
     ):
-        server.expectation.paths["/slow"] = 1.0
+        server.lead.expectation.paths["/slow"] = 1.0
         sock.sendall(
             GET % b"slow" + POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1;a\r\nx\r\n" * 5000 + b"0\r\n\r\n"
         )
@@ -440,7 +443,7 @@ def test_threads_retire_when_there_is_no_work_for_them(monkeypatch):
         gate.opened.set()
         for sock in socks:
             next_answer(sock)
-        wait_for(lambda: server.server.workers == 2, "the leader and one to take the lead from it")
+        wait_for(lambda: server.server.lead.workers == 2, "the leader and one to take the lead from it")
         assert ask(socks[0]).status == 200
 
 
@@ -454,7 +457,7 @@ def test_large_answer_waits_for_a_slow_reader_without_a_thread():
         slow.sendall(GET % b"large")
         assert [ask(other).body for _ in range(10)] == [b"x"] * 10
         wait_for(
-            lambda: [c.mask for c in server.server.connections.values() if c.out] == [watchdog_app.OUT],
+            lambda: sorted(states(server)) == ["idle", "sending"],
             "the selector's watch",
         )
         take_answer(slow, len(body))
@@ -528,6 +531,11 @@ def connections(server):
     return list(server.server.connections.values())
 
 
+def states(server):
+    """Return their states."""
+    return [connection.state for connection in connections(server)]
+
+
 def is_kept(server, sock):
     """Tell whether `sock` is still open, and nothing has come on it, after the leader had a turn at the time that it is now."""
     with server.connect() as other:
@@ -564,7 +572,7 @@ def begun(sent):
     """Serve with a clock, and send the first part of a request."""
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
         sock.sendall(sent)
-        wait_for(lambda: [c.stage for c in connections(server)] not in ([], [""]), "the first part")
+        wait_for(lambda: states(server) in (["head"], ["body"]), "the first part")
         yield clock, server, sock
 
 
@@ -611,7 +619,7 @@ def test_request_that_gets_on_just_in_time_is_served(sent, rest, seconds):
 def test_body_that_does_not_come_after_a_100_is_refused():
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as sock:
         assert ask(sock, raw=POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n").status == 100
-        wait_for(lambda: connections(server)[0].stage == "body", "the wait for the body")
+        wait_for(lambda: states(server) == ["body"], "the wait for the body")
         clock.advance(server, 29)
         assert is_kept(server, sock)
         clock.advance(server, 2)
@@ -621,9 +629,9 @@ def test_body_that_does_not_come_after_a_100_is_refused():
 def test_peer_whose_request_has_had_its_time_may_still_send_and_gets_its_answer():
     with begun(b"GET / HT") as (clock, server, sock):
         clock.advance(server, 11)
-        wait_for(lambda: [c.closing for c in connections(server)] == [True], "the refusal")
+        wait_for(lambda: states(server) == ["lingering"], "the refusal")
         sock.sendall(b"TP/1.1\r\n")
-        wait_for(lambda: [c.discarded for c in connections(server)] == [9], "what is discarded")
+        wait_for(lambda: [c.discarded for c in connections(server)] == [8], "what is discarded")
         assert read_answer(read_all(sock))[0].status == 408
 
 
@@ -632,7 +640,9 @@ def test_head_has_its_time_from_the_first_byte_not_from_the_last():
         for number in range(1, 6):
             sock.sendall(b"GET /"[number - 1 : number])
             wait_for(
-                lambda length=number: [len(c.reader.buffer) for c in connections(server) if c.stage] == [length],
+                lambda length=number: (
+                    [len(c.reader.buffer) for c in connections(server) if c.state == "head"] == [length]
+                ),
                 "the byte",
             )
             clock.advance(server, 2.4)
@@ -674,7 +684,7 @@ def test_body_slower_than_1_kib_a_second_on_average_after_its_first_30_s_is_refu
 
 def body_received(server):
     """Return how much of a body the one connection has, once it waits for more of it."""
-    return next((c.reader.received for c in connections(server) if c.stage == "body"), None)
+    return next((c.reader.received for c in connections(server) if c.state == "body"), None)
 
 
 LARGE = 32 << 20  # bytes, which no socket takes at once
@@ -708,7 +718,6 @@ def test_idle_connection_is_kept_longer_than_the_watchdog_may_reuse_it(sent, len
             lambda: is_waiting(connections(server)[0], asked=length > 0, blank_lines=sent == b"\r\n"),
             "the end of the exchange",
         )
-        server.server.next_sweep = clock.now  # a look at each deadline, also at one that is too early
         clock.advance(server, seconds)
         assert is_kept(server, sock) == open_after
         assert not open_after or ask(sock).status == 200
@@ -718,8 +727,7 @@ def test_idle_connection_is_kept_longer_than_the_watchdog_may_reuse_it(sent, len
 def test_idle_connection_is_kept_for_keep_alive(seconds, kept):
     with clocked(lambda event, context: "x", keep_alive="5m") as (clock, server), server.connect() as sock:
         assert ask(sock).status == 200
-        wait_for(lambda: is_waiting(connections(server)[0], asked=True, blank_lines=False), "the end of the exchange")
-        server.server.next_sweep = clock.now
+        wait_for(lambda: states(server) == ["idle"], "the end of the exchange")
         clock.advance(server, seconds)
         assert is_kept(server, sock) == kept
 
@@ -754,11 +762,7 @@ def test_request_that_came_while_the_machine_stood_still_is_served():
 
 def is_waiting(connection, asked, blank_lines):
     """Tell whether a connection waits for its peer, and what has come on it."""
-    return (connection.mask, not connection.fresh, connection.reader.steps is not None) == (
-        watchdog_app.IN,
-        asked,
-        blank_lines,
-    )
+    return (connection.state, connection.reader.steps is not None) == ("idle" if asked else "new", blank_lines)
 
 
 def take_answer(sock, length):
@@ -774,7 +778,7 @@ def answering_a_slow_reader(function, **settings):
     """Serve with a clock a peer that takes nothing, and wait until its socket is full."""
     with clocked(function, **settings) as (clock, server), server.connect() as sock:
         sock.sendall(GET % b"")
-        wait_for(lambda: [c.mask for c in connections(server)] == [watchdog_app.OUT], "a full socket")
+        wait_for(lambda: states(server) == ["sending"], "a full socket")
         yield clock, server, sock
 
 
@@ -840,7 +844,8 @@ def test_steady_reader_of_a_stream_is_not_cut(reads, monkeypatch):
         ours, _ = listener.accept()
         with ours:
             ours.setblocking(False)
-            connection = watchdog_app.Connection(ours, "", watchdog_app.RequestReader(10_000, 10_000), 0.05)
+            settings = watchdog_app.Settings(write_timeout="0.05s")
+            connection = watchdog_app.Connection(ours, "", watchdog_app.RequestReader(10_000, 10_000), settings)
             looks = []
 
             def reports_no_room(fd, mask, seconds):
@@ -875,7 +880,7 @@ def lingering():
         answer = ask(sock, raw=POST + b"Content-Length: 200000000\r\n\r\n")
         assert (answer.status, answer.closes) == (413, True)
         assert sock.recv(1) == b"", "our side is closed at once"
-        wait_for(lambda: [c.discarded for c in connections(server)] == [1], "the wait for the peer's end")
+        wait_for(lambda: states(server) == ["lingering"], "the wait for the peer's end")
         yield clock, server, sock
 
 
@@ -883,8 +888,8 @@ def test_refused_upload_is_discarded_for_2_s():
     with lingering() as (clock, server, sock):
         clock.advance(server, 1.9)
         sock.sendall(b"x" * 1000)
-        wait_for(lambda: [c.discarded for c in connections(server)] == [1001], "what is discarded")
-        clock.advance(server, 0.2)
+        wait_for(lambda: [c.discarded for c in connections(server)] == [1000], "what is discarded")
+        clock.advance(server, watchdog_app.TICK)
         wait_for(lambda: not connections(server), "the end of the connection")
 
 
@@ -894,7 +899,7 @@ def test_refused_upload_is_discarded_up_to_16_mib():
         for number in range(1, 16):
             sock.sendall(piece)
             wait_for(
-                lambda expected=number: [c.discarded for c in connections(server)] == [1 + (expected << 20)],
+                lambda expected=number: [c.discarded for c in connections(server)] == [expected << 20],
                 "what is discarded",
             )
         send_all_it_takes(sock, piece + b"x")
@@ -960,7 +965,7 @@ def test_deadline_set_without_the_lead_is_seen_by_the_leader(monkeypatch):
     monkeypatch.setattr(watchdog_app, "HEAD_SECONDS", 0.1)
     with gated() as (gate, server), server.connect() as sock:
         sock.sendall(GET % b"wait" + b"GET / HT")
-        wait_for(lambda: gate.waiting == 1 and connections(server)[0].mask == 0, "a thread of its own")
+        wait_for(lambda: gate.waiting == 1 and connections(server)[0].apart, "a thread of its own")
         gate.opened.set()
         assert [answer.status for answer in read_answers(read_all(sock))] == [200, 408]
 
@@ -968,7 +973,7 @@ def test_deadline_set_without_the_lead_is_seen_by_the_leader(monkeypatch):
 def test_what_comes_while_a_thread_owns_the_connection_is_left_in_peace():
     with gated() as (gate, server), server.connect() as sock:
         sock.sendall(GET % b"wait")
-        wait_for(lambda: gate.waiting == 1 and connections(server)[0].mask == 0, "a thread of its own")
+        wait_for(lambda: gate.waiting == 1 and connections(server)[0].apart, "a thread of its own")
         assert connections(server)[0].watched == watchdog_app.IN, "nothing has come yet"
         sock.sendall((GET % b"b").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         wait_for(
@@ -986,43 +991,30 @@ def test_refusals_are_no_sign_of_short_calls():
     with serving(function) as server, server.connect() as sock:
         for _ in range(3):
             ask(sock)
-        wait_for(lambda: connections(server)[0].mask, "the end of the exchange")
-        before = server.server.expectation.average
+        wait_for(lambda: not connections(server)[0].apart, "the end of the exchange")
+        before = server.server.lead.expectation.average
         assert server.talk(b"bad\r\n\r\n").startswith(b"HTTP/1.1 400 ")
-        assert server.server.expectation.average == before
+        assert server.server.lead.expectation.average == before
 
 
 # ---- peers that have gone, in the middle of something ----
 
 
 @contextlib.contextmanager
-def pair(patience=DEADLINE):
+def pair(clock=time.monotonic, **settings):
     """Make a connection without a server, and its peer."""
     sock, peer = socket.socketpair()
     sock.setblocking(False)
     with sock, peer:
-        yield watchdog_app.Connection(sock, "peer", watchdog_app.RequestReader(1 << 18, 1 << 20), patience), peer
-
-
-def test_connection_with_nothing_to_receive_waits():
-    with pair() as (connection, _):
-        assert connection.receive() is None
-        assert not connection.aborted
-
-
-def test_connection_is_closed_where_the_function_has_closed_the_selector():
-    with not_started() as (server, _), pair() as (connection, peer):
-        server._watch(connection, watchdog_app.IN, 1e9)
-        server.epoll.close()
-        server._close(connection)
-        assert peer.recv(1) == b""
+        reader = watchdog_app.RequestReader(1 << 18, 1 << 20)
+        yield watchdog_app.Connection(sock, "peer", reader, watchdog_app.Settings(**settings), clock), peer
 
 
 def test_connection_that_the_selector_does_not_take_is_closed_and_logged(log):
     with not_started() as (server, _), pair() as (connection, _):
         server.connections[connection.fd] = connection
         os.close(connection.fd)
-        server._watch(connection, watchdog_app.IN, 1e9)
+        server._settle(connection)
         assert not server.connections
     assert "a connection is lost" in log.getvalue()
 
@@ -1039,12 +1031,12 @@ def test_connection_whose_descriptor_the_function_has_closed_is_forgotten():
 def test_large_request_is_received_as_far_as_it_has_come_but_not_for_ever(monkeypatch, at_once, complete):
     monkeypatch.setattr(watchdog_app, "RECEIVE", 1000)
     monkeypatch.setattr(watchdog_app, "READ_AT_ONCE", at_once)
-    with not_started() as (server, _), pair() as (connection, peer):
+    with pair() as (connection, peer):
         peer.sendall(POST + b"Content-Length: 5000\r\n\r\n" + b"x" * 5000)
-        request = server._read(connection)
+        assert connection.step() is complete
         assert connection.reader.received == (0 if complete else 2000 - len(POST + b"Content-Length: 5000\r\n\r\n"))
-        assert (request is not None and request.body == b"x" * 5000) is complete
-        assert server._read(connection) is None or not complete
+        assert connection.more is not complete
+        assert not complete or connection.request.body == b"x" * 5000
 
 
 def test_connection_whose_socket_is_full_keeps_what_is_to_be_sent():
@@ -1062,15 +1054,19 @@ def test_connection_whose_socket_is_full_keeps_what_is_to_be_sent():
 
 
 def test_100_that_its_peer_does_not_take_in_time_ends_the_connection():
-    with not_started() as (server, _), pair() as (connection, _):
+    with pair() as (connection, peer):
         while not connection.out:
             connection.send(b"x" * 100_000)
         connection.out = b""
-        connection.reader.receive(POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
-        server._settle(connection)
-        assert (connection.out, connection.mask) == (watchdog_app.CONTINUE, watchdog_app.OUT)
-        server._expire(connection)
-        assert connection.sock.fileno() == -1
+        peer.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        assert not connection.step()
+        assert (connection.out, connection.state, connection.mask) == (
+            watchdog_app.CONTINUE,
+            "sending",
+            watchdog_app.OUT,
+        )
+        assert not connection.expire(connection.deadline)
+        assert connection.state == "closed"
 
 
 @contextlib.contextmanager
@@ -1078,7 +1074,7 @@ def in_a_call(raw):
     """Serve a peer whose first call waits, in a thread of its own, for the gate to open."""
     with gated() as (gate, server), server.connect() as sock:
         sock.sendall(raw)
-        wait_for(lambda: gate.waiting == 1 and connections(server)[0].mask == 0, "a thread of its own")
+        wait_for(lambda: gate.waiting == 1 and connections(server)[0].apart, "a thread of its own")
         yield gate, server, sock
 
 
@@ -1121,12 +1117,12 @@ def test_accept_without_descriptors_waits_50_ms_and_goes_on(log, monkeypatch):
         tries.clear()
         with no_more_descriptors():
             waiting.connect(("127.0.0.1", server.port))
-            wait_for(lambda: server.server.paused, "the pause")
+            wait_for(lambda: server.server.next_tick == clock.now + 0.05, "the pause")
             clock.advance(server, 0.04)
             assert {ask(other).status for _ in range(10)} == {200}
             assert len(tries) == 1
             clock.advance(server, 0.02)
-            wait_for(lambda: len(tries) == 2 and server.server.paused, "a second try")
+            wait_for(lambda: len(tries) == 2 and server.server.next_tick == clock.now + 0.05, "a second try")
         clock.advance(server, 0.06)
         assert ask(waiting).status == 200
     assert log.getvalue().count("WARNING accept failed: [Errno 24] Too many open files") == 1
@@ -1143,18 +1139,6 @@ def no_more_descriptors():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-def test_thread_that_is_woken_without_the_lead_parks_again():
-    listener = socket.create_server(("127.0.0.1", 0))
-    with contextlib.closing(watchdog_app.Server(listener, None, watchdog_app.Settings())) as server:
-        me, server.workers = threading.Lock(), 1
-        thread = threading.Thread(target=server._work, args=(me,))
-        thread.start()
-        wait_for(lambda: me in server.parked, "a parked thread")
-        server.stop()
-        thread.join(DEADLINE)
-        assert server.workers == 0
 
 
 def test_connections_are_accepted_a_number_at_a_time():
@@ -1228,9 +1212,9 @@ def test_calls_wait_when_the_system_allows_no_more_threads(monkeypatch):
     with gated() as (gate, server), server.connect() as first, server.connect() as second:
         monkeypatch.setattr(threading.Thread, "start", no_thread)
         first.sendall(GET % b"wait")
-        wait_for(lambda: gate.waiting == 1 and not server.server.parked, "a new leader, and none behind it")
+        wait_for(lambda: gate.waiting == 1 and not server.server.lead.parked, "a new leader, and none behind it")
         second.sendall(GET % b"wait")
-        wait_for(lambda: gate.waiting == 2 or server.server.queue, "the second call")
+        wait_for(lambda: gate.waiting == 2 or server.server.lead.queue, "the second call")
         gate.opened.set()
         assert (next_answer(first).body, next_answer(second).body) == (b"/wait", b"/wait")
 
@@ -1264,25 +1248,15 @@ def test_function_that_closes_the_selector_ends_the_server_with_a_reason():
     with serving(lambda event, context: server.server.epoll.close()) as server, server.connect() as sock:
         sock.sendall(GET % b"")
         wait_for(lambda: server.server.fault, "the end of the server")
-        assert server.server.stopped
-
-
-def test_call_that_is_stuck_when_its_selector_is_closed_keeps_its_connection():
-    with not_started() as (server, _), pair() as (connection, _):
-        server._watch(connection, watchdog_app.IN, watchdog_app.FOREVER)
-        server.epoll.close()
-        server.parked.append(threading.Lock())
-        server.parked[0].acquire()
-        assert server._hand_over(connection)
-        assert connection.sock.fileno() == connection.fd
+        assert server.server.lead.stopped
 
 
 def test_leader_whose_selector_is_closed_stops_at_once():
     with not_started() as (server, _):
         server.epoll.close()
-        server._poll()
-        assert server.stopped
-        assert isinstance(server.fault, ValueError)
+        server.start()
+        wait_for(lambda: isinstance(server.fault, ValueError), "the reason")
+        assert server.lead.stopped
 
 
 # ---- the end, and nothing to do ----
@@ -1314,7 +1288,7 @@ def not_started(clock=time.monotonic, handle=lambda event, context: "x"):
         yield server, listener.getsockname()
     finally:
         server.stop()
-        wait_for(lambda: server.workers == 0, "the end of the server's threads")
+        wait_for(lambda: server.lead.workers == 0, "the end of the server's threads")
         server.close()
 
 
@@ -1346,9 +1320,9 @@ def test_drain_accepts_what_waits_in_the_backlog(waiting, backlog, served, monke
 
 
 def test_drain_leaves_a_new_connection_a_moment_to_ask(monkeypatch):
-    looks, end_idle = [], watchdog_app.Server._end_idle
+    looks, leave_idle = [], watchdog_app.Connection.leave_idle
     monkeypatch.setattr(
-        watchdog_app.Server, "_end_idle", lambda self, connection: looks.append(1) or end_idle(self, connection)
+        watchdog_app.Connection, "leave_idle", lambda self, now: looks.append(1) or leave_idle(self, now)
     )
     with clocked(lambda event, context: "x") as (clock, server), server.connect() as silent, server.connect() as asking:
         wait_for(lambda: len(connections(server)) == 2, "the connections")
@@ -1395,24 +1369,26 @@ def wakeups_within(seconds, pid):
     return wakeups(pid) - before
 
 
-def test_idle_server_does_not_wake(tmp_path):
+def test_idle_server_wakes_once_a_second(tmp_path):
     file = tmp_path / "handler.py"
     file.write_text("def handle(event, context): return 'x'")
     with process(file) as program:
         wait_for(program.answers, "an answer")
-        wait_for(lambda: not wakeups_within(0.3, program.popen.pid), "the rest of the monitor")
-        assert wakeups_within(2, program.popen.pid) <= 1
+        wait_for(lambda: wakeups_within(0.3, program.popen.pid) <= 1, "the rest of the monitor")
+        assert wakeups_within(2, program.popen.pid) <= 3
 
 
 def test_fault_of_the_server_costs_one_connection_and_is_logged(log, monkeypatch):
-    settle = watchdog_app.Server._settle
+    step = watchdog_app.Connection.step
 
-    def faulty(self, connection):
-        if connection.reader.buffer == b"poison":
+    def faulty(self):
+        if step(self):
+            return True
+        if self.reader.buffer == b"poison":
             raise RuntimeError("a fault of the server")
-        settle(self, connection)
+        return False
 
-    monkeypatch.setattr(watchdog_app.Server, "_settle", faulty)
+    monkeypatch.setattr(watchdog_app.Connection, "step", faulty)
     with serving(lambda event, context: "x") as server, server.connect() as sock:
         sock.sendall(b"poison")
         assert read_all(sock) == b""
@@ -1452,15 +1428,11 @@ def test_fault_that_cannot_be_described_is_logged(log, monkeypatch):
 
 
 def test_fault_of_the_server_without_the_lead_costs_one_connection(log, monkeypatch):
-    settle = watchdog_app.Server._settle
-
-    def faulty(self, connection):
-        if not connection.mask:
-            raise RuntimeError("a fault of the server")
-        settle(self, connection)
+    def faulty(self):
+        raise RuntimeError("a fault of the server")
 
     with in_a_call(GET % b"wait") as (gate, server, sock):
-        monkeypatch.setattr(watchdog_app.Server, "_settle", faulty)
+        monkeypatch.setattr(watchdog_app.Connection, "has_call", faulty)
         gate.opened.set()
         assert read_answer(read_all(sock))[0].body == b"/wait"
         monkeypatch.undo()
