@@ -3149,7 +3149,10 @@ class Connection:
             self.send_rest()
             self._follow(self.then, self.clock())
         elif self.state == LINGERING:
-            self._discard()
+            data = self.receive()
+            self.discarded += len(data or b"")
+            if data == b"" or self.discarded > LINGER_BYTES:
+                self.state = CLOSED
         elif self.state == AWAITING and not self.is_ready:
             self._look_at_peer()
         return self.is_ready and self.state == AWAITING
@@ -3203,8 +3206,9 @@ class Connection:
             result.when_ready(self._announce)
         elif state == BODY:
             self._await_rest(now)
-        elif state == LINGERING:
-            self._linger(now)
+        elif state == LINGERING:  # to close with unread data would cost the peer our response
+            self._wait(LINGERING, IN, now + LINGER_SECONDS)
+            self._end_our_side()
         else:
             self.more = bool(self.reader.buffer)  # a further request, or its beginning
             self.since = now
@@ -3323,15 +3327,15 @@ class Connection:
             self._wait(AWAITING, END, FOREVER)
 
     def receive(self) -> bytes | None:
-        """Return what has arrived, b"" at EOF, None for nothing yet; raise Disconnected. Owner."""
+        """Return what has arrived, b"" at EOF, None for nothing yet; raise SenderGone. Owner."""
         try:
             return self.sock.recv(RECEIVE)
         except BlockingIOError:
             return None
         except OSError as error:
-            raise Disconnected from error
+            raise SenderGone from error
 
-    def send(self, data: bytes, behind: bytes = b"") -> None:
+    def send(self, data: bytes | memoryview, behind: bytes | memoryview = b"") -> None:
         """Send what the kernel takes at once of `data` and what is `behind` it, and keep the rest. Owner."""
         try:
             sent = self.sock.sendmsg((data, behind)) if behind else self.sock.send(data)
@@ -3346,15 +3350,9 @@ class Connection:
 
     def send_rest(self) -> None:
         """Send what the kernel takes at once of the rest. Owner."""
-        try:
-            sent = self.sock.send(self.out)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise Disconnected from error
-        self.out = self.out[sent:] or b""  # an empty view would keep the whole response in memory
-        if not self.out and self.behind:
-            self.out, self.behind = memoryview(self.behind), b""
+        out, behind = self.out, self.behind
+        self.out = self.behind = b""  # an empty view would keep the whole response in memory
+        self.send(out, behind)
 
     def send_all(self, data: bytes) -> None:
         """Send all of `data`; raise Disconnected if the peer takes nothing for write_timeout seconds. Owner."""
@@ -3372,18 +3370,10 @@ class Connection:
         before, self.taken = self.taken, acknowledged(self.sock)
         return self.taken > before
 
-    def _linger(self, now: float) -> None:
-        """End our side and discard what comes: a close with unread data would cost the peer our response."""
+    def _end_our_side(self) -> None:
         try:
             self.sock.shutdown(socket.SHUT_WR)
-            self._wait(LINGERING, IN, now + LINGER_SECONDS)
         except OSError:
-            self.state = CLOSED
-
-    def _discard(self) -> None:
-        data = self.receive()
-        self.discarded += len(data or b"")
-        if data == b"" or self.discarded > LINGER_BYTES:
             self.state = CLOSED
 
     def abort(self, visibly: bool = False) -> None:
@@ -3439,19 +3429,13 @@ class ArrivingBody(RawIOBase):
             self.connection.send_all(CONTINUE)
         if reader.in_part:
             request = reader.receive(b"")
-        elif data := self._received():
+        elif data := self.connection.receive():
             request = reader.receive(data)
             self.received += len(data)
         else:
             request = reader.give_up(400) if data == b"" else self._wait(reader)
         if request is not None and request.refusal:
             raise request.refusal
-
-    def _received(self) -> bytes | None:
-        try:
-            return self.connection.receive()
-        except Disconnected:
-            raise SenderGone from None
 
     def _wait(self, reader: RequestReader) -> Request | None:
         """Wait for more; refuse a body that pauses for too long, or whose waits add up to more than its bytes allow."""
@@ -3855,10 +3839,13 @@ class Server:
 
     def _call(self, connection: Connection) -> None:
         """Run the call of `connection`: in place, if it is short; else apart, or later. Leader."""
-        lead, request, begins = self.lead, connection.request, connection.exchange is None
+        lead, request = self.lead, connection.request
         assert request is not None
-        slow = begins and (lead.expectation.paths or connection.reader.pending) and self._is_slow(connection, request)
-        if (slow or not lead.has_successor()) and request.refusal is None and not self.at_once(request.target):
+        apart = connection.exchange is None and (
+            connection.reader.pending is not None
+            or (lead.expectation.paths and lead.expectation.blocks(request.target))
+        )
+        if (apart or not lead.has_successor()) and request.refusal is None and not self.at_once(request.target):
             connection.queue()
             if not lead.run_apart(connection):
                 return
@@ -3868,10 +3855,6 @@ class Server:
                 self._settle(connection)
             return
         self._own(connection)
-
-    def _is_slow(self, connection: Connection, request: Request) -> bool:
-        """Tell whether a call is expected to block: its like do, or its body still arrives."""
-        return connection.reader.pending is not None or self.lead.expectation.blocks(request.target)
 
     def _own(self, connection: Connection) -> None:
         """Run the calls of `connection` until it waits for its peer, then give it to the leader. Owner."""
@@ -3929,6 +3912,7 @@ class Server:
                 self._watch_own(0)
                 return None
             if sock.fileno() <= STDERR:  # what the function prints must not reach a caller
+                sock.close()
                 self._cannot_go_on(OSError("a standard one"))
                 return None
             reader = RequestReader(self.settings.max_head, self.settings.max_body, self.memory, self.streams)
