@@ -3038,21 +3038,22 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 # A Connection knows no threads and no other connection. Only its owner writes to it: the leader, or the thread that has
 # it (section 14). The one exception is `is_ready`, which whoever completes an awaited result sets.
 #
-# state      what happens                              next state
-# NEW, IDLE  bytes of a request; nothing for long      HEAD or BODY, a call to run; CLOSED
-# HEAD       the rest; EOF or its time is over         BODY, a call to run; a refusal to run
-# BODY       the rest; EOF or its time is over         a call to run; a refusal to run
-#            the peer expects a 100 the kernel is full SENDING, then BODY
-# QUEUED     a thread is free; its caller has gone     RUNNING; CLOSED
-# RUNNING    sent, and kept alive                      IDLE, or HEAD if more has come
-#            sent, and not kept alive                  LINGERING, or CLOSED if the response was cut
-#            the result is awaited                     AWAITING
-#            the kernel did not take all               SENDING, then one of these three
-# SENDING    all is sent; nothing acknowledged for long the state that `then` names; CLOSED
-# AWAITING   the result is ready; the peer has gone     RUNNING; CLOSED
-#            the peer ended its side, and HALF_CLOSED seconds are over  CLOSED
-# LINGERING  EOF, LINGER_BYTES or LINGER_SECONDS       CLOSED
-# any        the socket fails                          CLOSED
+# state                  what happens                                                    next state
+# NEW, IDLE              a part of a request comes                                       HEAD, BODY
+# HEAD                   the rest of a head comes; it was but blank lines                BODY, IDLE
+# NEW, IDLE, HEAD, BODY  a request is complete or refused: it runs, or waits             RUNNING, QUEUED
+# NEW, IDLE, HEAD, BODY  the connection is lost; in NEW and IDLE FIN, or keep_alive ends CLOSED
+# BODY                   the kernel does not take our 100                                SENDING
+# QUEUED                 a thread is free; the connection is lost                        RUNNING, CLOSED
+# RUNNING                the response is sent; and a further request has come            IDLE, HEAD
+# RUNNING                the response is sent, the last one; it is cut                   LINGERING, CLOSED
+# RUNNING                the result is awaited; the kernel does not take all             AWAITING, SENDING
+# SENDING                all is sent, and `then` says how it goes on                     IDLE, HEAD, LINGERING
+# SENDING                likewise                                                        AWAITING, BODY
+# SENDING                the connection is lost; nothing is taken for write_timeout      CLOSED
+# AWAITING               the result is ready: the call goes on, or waits for a thread    RUNNING, QUEUED
+# AWAITING               the connection is lost; HALF_CLOSED seconds after FIN           CLOSED
+# LINGERING              FIN; LINGER_BYTES have come; LINGER_SECONDS are over            CLOSED
 
 NEW, IDLE, HEAD, BODY = "new", "idle", "head", "body"  # NEW: nothing has been asked yet; HEAD, BODY: as Reader.waiting
 QUEUED, RUNNING, SENDING, AWAITING = "queued", "running", "sending", "awaiting"
@@ -3176,10 +3177,6 @@ class Connection:
         """Wait for the rest of a request; a body may make no pause, and must keep up a rate on average."""
         reader, settings = self.reader, self.settings
         state = reader.waiting or (NEW if self.state == NEW else IDLE)
-        if state == BODY and reader.wants_continue():
-            self.send(CONTINUE)
-            if self.out:
-                return self._follow(BODY, now)
         if state != self.state:
             self.since = now
         self.more = self.more or reader.in_part
@@ -3188,6 +3185,9 @@ class Connection:
         elif state == BODY:
             allowed = settings.read_timeout + reader.received / BODY_RATE
             self._wait(BODY, IN, min(now + settings.read_timeout, self.since + allowed))
+            if reader.wants_continue():
+                self.send(CONTINUE)
+                self._follow(BODY, now)
         else:
             self._wait(state, IN, now + settings.keep_alive)
 
