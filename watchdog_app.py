@@ -2838,8 +2838,7 @@ class Exchange(BaseHandler):
         self.environ = environ = build_environ(self.request, self.server.base, connection.peer)
         environ["of_python.connection"] = connection
         if connection.reader.pending is not None:
-            body = ArrivingBody(connection, self.request, self.server.settings.read_timeout)
-            environ["wsgi.input"] = BufferedReader(body, RECEIVE)
+            environ["wsgi.input"] = connection.arriving_body(self.request)
 
     def start_response(self, status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:  # type: ignore[override]
         """Check status and headers (PEP 3333). The default does so by assert only, and lets CR and LF pass."""
@@ -2969,7 +2968,7 @@ class Exchange(BaseHandler):
         self.next_look = now + PEER_LOOK
         if end := self.connection.end():
             self.ended_at = min(self.ended_at, now)
-            if end & LOST or now - self.ended_at >= HALF_CLOSED:
+            if end != POLLRDHUP or now - self.ended_at >= HALF_CLOSED:
                 raise Disconnected
 
     def _fail(self, error: BaseException) -> None:
@@ -3315,6 +3314,10 @@ class Connection:
     def end(self) -> int:
         """Return how the connection has ended: 0 for not at all, END after the peer's FIN, with LOST if it is gone."""
         return poll_for(self.fd, END)
+
+    def arriving_body(self, request: Request) -> BufferedReader:
+        """Return a file that reads the body of `request` from the network. Owner."""
+        return BufferedReader(ArrivingBody(self, request, self.settings.read_timeout), RECEIVE)
 
     def _look_at_peer(self) -> None:
         """Close if an awaited result's peer is gone; allow HALF_CLOSED seconds after FIN: it may be a half-close."""
@@ -4016,7 +4019,7 @@ HOLDS = 5  # requests held open at of-watchdog: it may not have accepted the new
 PATIENCE = 0.9  # part of write_timeout after which `shutdown` runs in spite of a call: at its end of-watchdog leaves
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
-CLOSED = "the server cannot go on: the function has closed a descriptor that is not its own"
+CANNOT_GO_ON = "the server cannot go on: the function has closed a descriptor that is not its own"
 
 
 def lock_path(env: Mapping[str, str]) -> str:
@@ -4222,7 +4225,7 @@ class Life:
         while not (self.is_over or server.fault):
             server.monitor()
         if server.fault:
-            log("ERROR", f"{CLOSED} ({server.fault})")
+            log("ERROR", f"{CANNOT_GO_ON} ({server.fault})")
         return 1 if server.fault else self.status
 
     def attend(self) -> None:
@@ -4241,7 +4244,7 @@ class Life:
                         events.unregister(fd)
                 self.look(monotonic())
         except OSError as error:
-            log("ERROR", f"{CLOSED} ({error})")
+            log("ERROR", f"{CANNOT_GO_ON} ({error})")
             leave_after(FAULT_PAUSE, 1)
         leave_after(0.0, self.status)
 

@@ -11,20 +11,6 @@ from conftest import ROOT
 
 SOURCE = (ROOT / "watchdog_app.py").read_text()
 RULERS = [number for number, line in enumerate(SOURCE.splitlines(), 1) if re.match(r"# ---- \d+\. ", line)]
-# What still points forward: user -> name. Nothing is ever added
-FORWARD = {
-    "AsyncStream -> BINARY",
-    "Exchange -> ArrivingBody",
-    "Exchange -> LOST",
-    "ImportHook -> set_up_process_pools",
-    "Stream -> BINARY",
-    "encode_item -> BINARY",
-    "encode_item -> HTML",
-    "encode_item -> LINES",
-    "running_call -> Application",
-    "serve -> RELOADED",
-    "serve -> RequestLog",
-}
 
 
 def section(line: int) -> int:
@@ -54,4 +40,10 @@ def test_no_section_uses_names_of_a_later_one():
     ]
     assert len(RULERS) > 10 and len(defined) > 200 and len(used) > 1000  # they are seen at all
     forward = {f"{owner or 'module'} -> {name}" for owner, name, place in used if defined.get(name, 0) > place}
-    assert forward - FORWARD == set()
+    assert forward == set()
+
+
+def test_each_name_is_defined_once():
+    code = compile(SOURCE, "watchdog_app.py", "exec")
+    stored = [name for owner, operation, name, _ in instructions(code) if operation == "STORE_NAME" and not owner]
+    assert {name for name in stored if stored.count(name) > 1} == {"__all__", "CONTROLS", "lazy"}  # added to; if, else
