@@ -2232,7 +2232,7 @@ FIELD_KINDS = {**dict.fromkeys(OWN_FIELDS.split(), OWN), "content-length": LENGT
 
 
 class Response:
-    """What will be sent: status, headers as pairs, and a body, bytes or a stream."""
+    """A response to send: status, headers as pairs, and a body, bytes or a stream."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -2241,9 +2241,7 @@ class Response:
 
 
 def to_response(result: Any) -> Response:
-    """Convert whatever `handle` returned to a Response; raise ResultError, or what a stream's first item raises, if
-    that cannot be.
-    """
+    """Convert whatever `handle` returned to a Response; raise ResultError, or what a stream's first item raises."""
     if isinstance(result, dict):
         whole = ENVELOPE.issuperset(result)
         if result and (whole or "statusCode" in result or "status_code" in result):
@@ -2340,20 +2338,16 @@ def to_pairs(headers: Any) -> HeaderPairs:
 
 
 def encode_body(body: Any) -> tuple[bytes | Stream, str]:
-    """Convert a body to its bytes, or to a stream, and its Content-Type: the common types first."""
+    """Convert a body to bytes or a stream, and its Content-Type: the common types first."""
     kind = type(body)
     if kind is dict or kind is list:
         return encode_json(body), JSON
-    if kind is str:
+    if kind is str or (isinstance(body, str) and not is_enum(body)):
         return encode_text(body), HTML
-    if kind is bytes:
-        return body, BINARY
-    if body is None:
-        return b"", HTML
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body), BINARY
-    if isinstance(body, str) and not is_enum(body):
-        return encode_text(body), HTML
+    if body is None:
+        return b"", HTML
     if isinstance(body, BaseException):  # seen in the wild: {"statusCode": 500, "body": error}
         return encode_text(str(body)), HTML
     if callable(getattr(body, "read", None)):
