@@ -1888,8 +1888,6 @@ class Stream:
 class AwaitedStream(Stream):
     """A stream of an async iterator's items. A server that knows `when_ready` needs no thread between two of them."""
 
-    untyped: HeaderPairs | None = None  # the response's headers, if the first item is to add the Content-Type
-
     def __init__(self, source: Any) -> None:
         super().__init__(())
         self.source = source
@@ -1898,12 +1896,6 @@ class AwaitedStream(Stream):
         """Start the iterator as a part of the call of `context`; return the feed of its items."""
         self.items = feed = Items(self.source, context)
         return feed
-
-    def begin(self) -> Stream:
-        super().begin()
-        if self.untyped is not None:
-            self.untyped.insert(0, ("Content-Type", self.kind))
-        return self
 
     def when_ready(self, callback: Callable[[], object]) -> None:
         """Call `callback` once, in any thread, when `take` will not wait."""
@@ -2288,12 +2280,14 @@ def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response
     content, natural = encode_body(body)
     if code in (204, 304):
         return without_body(code, pairs, content)
-    if not (pairs and any(name.lower() == "content-type" for name, _ in pairs)):
-        if isinstance(content, AwaitedStream):
-            content.untyped = pairs
-        else:
-            pairs.insert(0, ("Content-Type", kind or natural))
+    if not (pairs and has_type(pairs)) and (kind or natural):
+        pairs.insert(0, ("Content-Type", kind or natural))
     return Response(code, pairs, content)
+
+
+def has_type(headers: HeaderPairs) -> bool:
+    """Tell whether a Content-Type is among the headers."""
+    return any(name.lower() == "content-type" for name, _ in headers)
 
 
 def without_body(status: int, headers: HeaderPairs, content: bytes | Stream) -> Response:
@@ -2338,7 +2332,7 @@ def to_pairs(headers: Any) -> HeaderPairs:
 
 
 def encode_body(body: Any) -> tuple[bytes | Stream, str]:
-    """Convert a body to bytes or a stream, and its Content-Type: the common types first."""
+    """Convert a body to bytes or a stream, and its Content-Type, "" for one that its first item decides later."""
     kind = type(body)
     if kind is dict or kind is list:
         return encode_json(body), JSON
@@ -2552,6 +2546,8 @@ class Application:
         def send(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
             if isinstance(stream, AwaitedStream):
                 stream.begin()
+                if not has_type(response.headers):
+                    response.headers.insert(0, ("Content-Type", stream.kind))
             start_response(status_line(response.status), response.headers)
             return stream  # type: ignore[no-any-return]
 

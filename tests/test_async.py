@@ -508,6 +508,7 @@ def test_end_of_a_stream_whose_head_the_kernel_did_not_take_follows_it(monkeypat
 def test_stream_that_ends_while_an_item_is_encoded_says_so_at_the_next(monkeypatch):
     async def one():
         yield "x"
+        await asyncio.sleep(1000)
 
     def slowly(item):
         watchdog_app.LOOP.soon(stream.items.task.cancel)
