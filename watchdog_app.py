@@ -1320,14 +1320,10 @@ def parsed_size(body: bytes) -> int:
 
 
 JSON_TYPES: dict[str, Callable[[Any], Any]] = {
-    "datetime.datetime": lambda value: value.isoformat(),
-    "datetime.date": lambda value: value.isoformat(),
-    "datetime.time": lambda value: value.isoformat(),
-    "decimal.Decimal": str,
-    "uuid.UUID": str,
+    **dict.fromkeys(("datetime.datetime", "datetime.date", "datetime.time"), lambda value: value.isoformat()),
+    **dict.fromkeys(("decimal.Decimal", "uuid.UUID"), str),
+    **dict.fromkeys(("builtins.set", "builtins.frozenset"), list),
     "enum.Enum": lambda value: value.value,
-    "builtins.set": list,
-    "builtins.frozenset": list,
 }
 
 
@@ -1367,7 +1363,7 @@ def json_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
 
 
 def not_json(constant: str) -> NoReturn:
-    """Refuse NaN and infinity, which are no JSON (RFC 8259 §6)."""
+    """Refuse NaN and infinity, which JSON does not have (RFC 8259 §6)."""
     raise ValueError(f"{constant} is not JSON")
 
 
@@ -1844,7 +1840,7 @@ JSON, LINES = "application/json", "application/x-ndjson"
 
 
 class Stream:
-    """A body that is sent as it comes: the items of an iterator, encoded. Argument: items."""
+    """A body that is sent item by item, as they come. Argument: items, an iterator."""
 
     def __init__(self, items: Any) -> None:
         self.items = items
@@ -1854,7 +1850,7 @@ class Stream:
         self.kind = BINARY
 
     def begin(self) -> Stream:
-        """Take the first item, which decides the Content-Type; what it raises can still choose the status."""
+        """Take the first item, which decides the Content-Type, or raise what it raises."""
         try:
             for item in self.items:
                 encoded, self.kind = encode_item(item)
@@ -1886,7 +1882,7 @@ class Stream:
 
 
 class AwaitedStream(Stream):
-    """A stream of an async iterator's items. A server that knows `when_ready` needs no thread between two of them."""
+    """A stream of an async iterator's items. A server that knows `when_ready` holds no thread between two of them."""
 
     def __init__(self, source: Any) -> None:
         super().__init__(())
@@ -1986,10 +1982,10 @@ class Feed:
 
 
 class Later:
-    """The items to send of a result that is not there yet.
+    """The body of a response that has to wait for a feed.
 
-    Any WSGI server can iterate over it, and waits; one that knows `when_ready` and `take` needs no thread meanwhile.
-    Arguments: feed, what the result waits for; answer, called when that is ready, returns the items to send.
+    Any WSGI server can iterate over it, which waits; a server that knows `when_ready` and `take` holds no thread
+    meanwhile. Arguments: feed; answer, which is called when the feed is ready, and returns the items to send.
     """
 
     def __init__(self, feed: Feed, answer: Callable[[], Iterable[bytes]]) -> None:
@@ -2019,7 +2015,7 @@ class Inbox:
 
 
 class Loop:
-    """The asyncio event loop, in a thread of its own. It starts with the first coroutine: asyncio takes 70 ms."""
+    """The asyncio event loop, in a thread of its own, from the first coroutine on: the import takes 70 ms."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -2173,7 +2169,7 @@ END_OF_ITEMS = object()
 
 
 class Items(Job):
-    """The items of an async iterator, one after another: its task is at most one ahead of who takes them."""
+    """The items of an async iterator, one after another. Its task runs at most one item ahead of the reader."""
 
     def __init__(self, source: Any, context: Context | None) -> None:
         self.source = source
@@ -2411,15 +2407,15 @@ class Function:
 
 
 class Readiness:
-    """Whether the function is ready: asked in a thread of its own, which holds up nobody, and once for all who ask.
+    """Whether the function is ready, asked in a thread of its own, once for all callers that wait.
 
-    The answer stands for READY_SECONDS; a `ready` that takes longer than that counts as false until it returns.
-    Argument: is_ready, which asks the function.
+    The answer stands for READY_SECONDS. A `ready` that takes longer counts as false until it returns. Argument:
+    is_ready, which asks the function.
     """
 
     def __init__(self, is_ready: Callable[[], bool]) -> None:
         self.is_ready, self.lock = is_ready, Lock()
-        self.answer, self.until = Feed(), 0.0  # the last one, and when it is out of date
+        self.answer, self.until = Feed(), 0.0  # the last one, and when it expires
 
     def ask(self) -> Feed:
         """Return the feed of the answer, which is there within READY_SECONDS."""
@@ -2539,7 +2535,7 @@ class Application:
     def _send_stream(
         self, response: Response, event: Event, context: Context, start_response: StartResponse
     ) -> Iterable[bytes]:
-        """Send a stream; one that is awaited when its first item is there, which can still choose the status."""
+        """Send a stream, an awaited one from its first item on: until then an error can still choose the status."""
         stream: Any = response.body
         stream.failed = lambda: self._report(sys.exception(), event, context)
 
@@ -2633,9 +2629,7 @@ def load_function(target: str | os.PathLike[str] = "") -> Function:
     if not isinstance(target, (str, os.PathLike)):
         raise TypeError(f"target is {clipped(target)}: it takes {TARGETS}")
     target = os.fspath(target) or default_target()
-    if os.path.isdir(target):
-        return declared(import_file(os.path.join(target, "handler.py")), "handle")
-    if os.path.isfile(target):
+    if os.path.isdir(target) or os.path.isfile(target):
         return declared(import_file(target), "handle")
     module, _, name = target.partition(":")
     if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
@@ -2655,11 +2649,11 @@ class LoadError(Exception):
 
 
 def import_file(path: str) -> ModuleType:
-    """Import a function's file as a module of the package `function`.
+    """Import a function's file, or handler.py in a folder, as a module of the package `function`.
 
     So `from .mod import x`, `from function import x` and `import mod` work in it.
     """
-    path = os.path.abspath(path)
+    path = os.path.abspath(os.path.join(path, "handler.py") if os.path.isdir(path) else path)
     folder, file = os.path.split(path)
     if not os.path.isfile(path):
         raise SettingsError(f"TARGET {clipped(folder)} holds no {file}")
