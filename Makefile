@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := bench
 EXAMPLES := examples
+# Without its flags: a make that a test starts is no part of this one
+PYTEST := env -u MAKEFLAGS $(BIN)/python -X dev -W error -m pytest
+PROGRAMS := $(patsubst %,tests/test_%.py,development faults hooks lifecycle log logging lost_network processes watchdog)
 
-.PHONY: help run new test test-slow coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test examples-test bench bench-tools deploy clean
+.PHONY: help run new test test-programs test-module test-slow coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test examples-test bench bench-tools deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,11 +24,17 @@ new: $(VENV)/installed ## Make a function with a first test in the folder NAME=
 	@echo "$(NAME)/handler.py is your function. Test it: $(BIN)/python -m pytest $(NAME)"
 	@echo "Run it: $(PYTHON) -m watchdog_app $(NAME) --reload"
 
-test: $(VENV)/installed ## Run the tests, but for the slow ones
-	$(BIN)/python -X dev -W error -m pytest -m "not slow"
+test: ## Run the tests, but for the slow ones: those that start programs, which wait most of the time, beside the others
+	@$(MAKE) --no-print-directory -j 2 -O test-programs test-module
+
+test-programs: $(VENV)/installed
+	$(PYTEST) -m "not slow" $(PROGRAMS)
+
+test-module: $(VENV)/installed
+	$(PYTEST) -m "not slow" $(PROGRAMS:%=--ignore=%)
 
 test-slow: $(VENV)/installed ## Run the slow tests: packages, fuzzing, growth of time, stops and kills by the dozen
-	$(BIN)/python -X dev -W error -m pytest -m slow
+	$(PYTEST) -m slow
 
 coverage: $(VENV)/installed ## Run the tests, and fail if they leave a branch out
 	$(BIN)/python -m coverage erase

@@ -927,7 +927,7 @@ def test_generator_is_closed_when_its_peer_takes_nothing_for_write_timeout():
         finally:
             closed.set()
 
-    with serving(lambda event, context: stream(), write_timeout="1s") as server, server.connect() as sock:
+    with serving(lambda event, context: stream(), write_timeout="0.3s") as server, server.connect() as sock:
         sock.sendall(GET % b"")
         assert closed.wait(DEADLINE)
         wait_for(lambda: not connections(server), "the end of the connection")
