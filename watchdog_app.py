@@ -3233,11 +3233,10 @@ class Connection:
         if self.state == SENDING and self.has_taken():
             self.deadline = now + self.settings.write_timeout
             return False
-        self.request = self.reader.give_up(408) if self.state in READING else None
+        self.request, self.noted = self.reader.give_up(408) if self.state in READING else None, True
         if self.request is None:
             self.state = CLOSED
-        self.noted = True
-        return self.state != CLOSED
+        return self.request is not None
 
     def leave_idle(self, now: float) -> None:
         """Let an idle connection end now, and one that is new, and about to ask, in a moment. Leader."""
@@ -3628,15 +3627,14 @@ class Lead:
             self.resting = False
         self.alarm.acquire(timeout=min(LONGEST_POLL if self.resting else STUCK, longest or LONGEST_POLL))
         self.resting = False
-        if self._is_stuck():
-            with self.lock:
-                stuck = self.current
-                if stuck is not None and self._is_stuck() and self._hand_over(stuck) and not stuck.noted:
-                    stuck.noted = True  # count it as slow now, so that queued calls run apart
-                    self.expectation.note(stuck.target, SAMPLE_LIMIT)
+        with self.lock:
+            job = self.current
+            if job is not None and self._is_stuck() and self._hand_over(job) and not job.noted:
+                job.noted = True  # count it as slow now, so that queued calls run apart
+                self.expectation.note(job.target, SAMPLE_LIMIT)
 
     def _is_stuck(self) -> bool:
-        return self.current is not None and self.clock() - self.current_since > STUCK
+        return self.clock() - self.current_since > STUCK
 
     def wake(self) -> None:
         """Wake the monitor. Any thread, and signal handlers."""
@@ -3925,10 +3923,7 @@ class Server:
 
     def _wake_leader(self) -> None:
         """End the leader's poll. Any thread."""
-        try:
-            os.eventfd_write(self.waker, 1)
-        except OSError:  # the function has closed it: the next tick finds that
-            pass
+        os.eventfd_write(self.waker, 1)
 
     def _woken(self) -> None:
         os.eventfd_read(self.waker)

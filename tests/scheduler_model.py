@@ -154,7 +154,7 @@ class Modelled:
     """What the world decides in the place of time."""
 
     def _is_stuck(self):
-        return self.current is not None and choose(True, False)
+        return choose(True, False)
 
 
 @functools.cache
