@@ -88,7 +88,7 @@ class SteppingClock:
     def advance(self, server, seconds):
         wait_for(lambda: server.server.lead.current is None, "the end of the exchange")
         self.now += seconds
-        server.server._wake_leader()
+        server.server.inbox.put(-1)  # wakes the leader
 
 
 @contextlib.contextmanager
@@ -281,42 +281,6 @@ def test_one_slow_call_does_not_make_the_next_ones_expected_to_block():
     for _ in range(30):
         expectation.note("/", 0.00001)
     assert not expectation.blocks("/")
-
-
-def test_lead_is_held_by_one_thread_at_a_time(monkeypatch):
-    polling, most = [0], [0]
-    poll = watchdog_app.Server._poll
-
-    @functools.wraps(poll)
-    def counted(self):
-        polling[0] += 1
-        most[0] = max(most[0], polling[0])
-        poll(self)
-        polling[0] -= 1
-
-    monkeypatch.setattr(watchdog_app.Server, "_poll", counted)
-
-    def function(event, context):
-        time.sleep(float(event.query["s"]))
-        return "x"
-
-    with serving(function) as server:
-        threads = [
-            threading.Thread(target=hammer, args=(server, pause))
-            for pause in (b"0", b"0.001", b"0.003", b"0.01")
-            for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(DEADLINE)
-    assert most == [1]
-
-
-def hammer(server, pause, number=50):
-    with server.connect() as sock:
-        for _ in range(number):
-            assert ask(sock, b"?s=" + pause).status == 200
 
 
 def test_connection_has_one_owner_at_a_time(monkeypatch):
@@ -753,7 +717,7 @@ def test_deadlines_are_looked_at_once_a_second_at_most():
 def test_request_that_came_while_the_machine_stood_still_is_served():
     clock = SteppingClock()
     with not_started(clock) as (server, address), socket.create_connection(address, DEADLINE) as sock:
-        server._accept()
+        server.callbacks[server.listener.fileno()]()
         sock.sendall(GET % b"")
         clock.now += 10_000
         server.start()
@@ -1023,8 +987,9 @@ def test_connection_whose_descriptor_the_function_has_closed_is_forgotten():
     with not_started() as (server, _), pair() as (connection, _):
         server.connections[connection.fd] = connection
         os.close(connection.fd)
-        server._close(connection)
-        assert not server.connections
+        server.inbox.put(connection.fd)  # as a result that is ready does
+        server.start()
+        wait_for(lambda: not server.connections, "the end of the connection")
 
 
 @pytest.mark.parametrize(("at_once", "complete"), [(16, True), (1, False)])
@@ -1149,9 +1114,10 @@ def test_connections_are_accepted_a_number_at_a_time():
         stack.callback(server.close)
         for _ in range(number):
             stack.enter_context(socket.create_connection(listener.getsockname(), timeout=DEADLINE))
-        assert server._accept() is True
+        accept = server.callbacks[listener.fileno()]
+        assert accept() is True
         assert len(server.connections) == watchdog_app.ACCEPT_AT_ONCE
-        assert server._accept() is False
+        assert accept() is False
         assert len(server.connections) == number
 
 
@@ -1233,15 +1199,6 @@ def test_function_that_closes_the_descriptor_of_its_connection_costs_only_that(l
         wait_for(lambda: closed and closed[0] not in server.server.connections, "the end of the connection")
         assert server.get().status == 200
     assert log.getvalue() == ""
-
-
-def test_connection_forgets_itself_and_no_other_with_its_descriptor():
-    with serving(lambda event, context: "x") as server, server.connect() as sock, pair() as (stale, _):
-        ask(sock)
-        current = connections(server)[0]
-        stale.fd = current.fd
-        server.server._close(stale)
-        assert connections(server) == [current]
 
 
 def test_function_that_closes_the_selector_ends_the_server_with_a_reason():
