@@ -2808,7 +2808,7 @@ class Exchange(BaseHandler):
                 self.result, self.awaits = taken, False
                 return self.finish_response()
             if taken is not None:
-                self.write(taken)
+                self._write(taken)
             if taken is None or self.no_body:
                 self.finish_content()
                 self.awaits = False
@@ -2866,28 +2866,28 @@ class Exchange(BaseHandler):
     def _send_stream(self) -> None:
         self.server.before_stream(self.connection)
         for item in self.result:
-            self.write(item)
+            self._write(item)
             if self.no_body:
                 break
         self.finish_content()
 
     def write(self, data: bytes) -> None:
         """Send one item of a stream (PEP 3333). The default knows no framing but Content-Length."""
+        self._write(data)
+
+    def finish_content(self) -> None:
+        """End a stream: its framing, then the result. The default knows no chunks, nor a body that is too short."""
+        self._write(b"", is_last=True)
+        self.close()
+
+    def _write(self, data: bytes, is_last: bool = False) -> None:
+        """Send `data` framed. A pending result is in the leader's hands, which must not wait: no more of it is taken
+        until all of that is sent.
+        """
         if type(data) is not bytes:
             raise ResultError(
                 f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes"
             )
-        self._write(data, False)
-
-    def finish_content(self) -> None:
-        """End a stream: its framing, then the result. The default knows no chunks, nor a body that is too short."""
-        self._write(b"", True)
-        self.close()
-
-    def _write(self, data: bytes, is_last: bool) -> None:  # type: ignore[override]
-        """Send `data` framed. A pending result is in the leader's hands, which must not wait: no more of it is taken
-        until all of that is sent.
-        """
         if framed := b"".join(self._framed(data, is_last)):
             self.ended_at = FOREVER
             (self.connection.send if self.awaits else self.connection.send_all)(framed)
