@@ -143,9 +143,7 @@ SAMPLE_LIMIT = 0.005  # seconds that one call adds to the average at most, so th
 WEIGHT = 0.1  # of the newest call in the average
 PARKED_SECONDS = 10.0  # after which a parked thread ends
 REST_AFTER = 0.05  # seconds without a call in place after which the monitor rests
-SWITCH_INTERVAL = (
-    0.001  # seconds; with the default, 5 ms, a short call waits that long for a CPU-bound one, three times
-)
+SWITCH_INTERVAL = 0.001  # seconds; with the default of 5 ms, a short call waits up to 15 ms for a CPU-bound one
 HELD_UP = 1.0  # seconds that a coroutine may block the event loop before the log says where
 TICK = 1.0  # seconds between checks of deadlines, and of the server's own descriptors
 ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for want of descriptors or memory
@@ -3929,17 +3927,6 @@ class Server:
         os.eventfd_read(self.waker)
         self.ready.extend(self.inbox.take_all())
 
-    def watch_pipe(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call `callback` once, when the other end of the pipe `fd` is closed. Main thread, before `start`."""
-
-        def closed() -> None:
-            self.epoll.unregister(fd)
-            del self.callbacks[fd]
-            callback()
-
-        self.callbacks[fd] = closed
-        self.epoll.register(fd, 0)  # the end of a pipe is always reported
-
     def _cannot_go_on(self, error: Exception) -> None:
         """Stop, and let the main thread end the process: the next one will serve."""
         self.fault, self.lead.stopped = error, True
@@ -3950,12 +3937,12 @@ class Server:
         self.closing = True
 
     def drain(self) -> None:
-        """Accept what has come so far, then no more; end idle connections, finish what is in flight. Main thread."""
+        """Accept what has come so far, then no more; end idle connections, finish what is in flight. Any thread."""
         self.closing = self.draining = True
         self._wake_leader()
 
     def drained(self) -> bool:
-        """Tell whether nothing is in flight any more, but for peers that have their responses. Main thread."""
+        """Tell whether nothing is in flight any more, but for peers that have their responses. Any thread."""
         if not self.draining or self.listener.fileno() >= 0:
             return False
         return all(connection.state == LINGERING for connection in [*self.connections.values()])

@@ -1353,18 +1353,20 @@ def test_fault_of_the_server_costs_one_connection_and_is_logged(log, monkeypatch
     assert "a fault of the server" in log.getvalue()
 
 
-def fault():
-    raise RuntimeError("a fault of a callback")
-
-
 @contextlib.contextmanager
 def fault_of_a_callback():
-    """Serve, and fail where no connection is concerned."""
+    """Serve, and fail once where no connection is concerned."""
     source, target = os.pipe()
     try:
         with serving(lambda event, context: "x") as server, server.connect() as sock:
+
+            def fault():
+                server.server.epoll.unregister(source)
+                raise RuntimeError("a fault of a callback")
+
             ask(sock)
-            server.server.watch_pipe(source, fault)
+            server.server.callbacks[source] = fault
+            server.server.epoll.register(source, 0)  # the end of a pipe is always reported
             os.close(target)
             yield sock
     finally:
