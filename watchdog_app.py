@@ -2900,12 +2900,12 @@ class Exchange(BaseHandler):
         if self.no_body:
             pass
         elif self.length is not None:
-            self.bytes_sent += len(data)
-            if self.bytes_sent != self.length and (is_last or self.bytes_sent > self.length):
+            sent = self.bytes_sent + len(data)
+            if sent != self.length and (is_last or sent > self.length):
                 raise ResultError(
-                    f"header Content-Length with value {self.length} cannot be sent: "
-                    f"the body has {self.bytes_sent} bytes"
+                    f"header Content-Length with value {self.length} cannot be sent: the body has {sent} bytes"
                 )
+            self.bytes_sent = sent
             parts.append(data)
         elif self.chunked:
             if data:
@@ -2920,18 +2920,16 @@ class Exchange(BaseHandler):
     def _head(self) -> list[bytes]:
         if not self.lines:
             raise RuntimeError("the application did not call start_response before its first item")
-        request, lines = self.request, self.lines
-        lines.append(self._framing(request))
+        request, framing = self.request, self._framing()
         self.keep_alive = request.keep_alive and not self.server.closing and self.connection.reader.pending is None
         if self.keep_alive:
-            lines.append(b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n")
-        else:
-            request.expects_continue = False  # the rest of the body is not wanted
-            lines.append(b"Connection: close\r\n\r\n")
-        return lines
+            return [*self.lines, framing, b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n"]
+        request.expects_continue = False  # the rest of the body is not wanted
+        return [*self.lines, framing, b"Connection: close\r\n\r\n"]
 
-    def _framing(self, request: Request) -> bytes:
+    def _framing(self) -> bytes:
         """Decide how the peer finds the end of the body (RFC 9112 §6.3), and return the field that says it."""
+        request = self.request
         self.no_body = self.bodiless or request.method == "HEAD"
         if self.bodiless:
             return b""

@@ -244,6 +244,21 @@ def test_what_is_written_is_sent():
     assert (answer.status, answer.body, answer.header("Transfer-Encoding")) == (200, b"one two three", "chunked")
 
 
+@pytest.mark.parametrize("result", [pytest.param([b"ab"], id="list"), pytest.param((b"a", b"b"), id="stream")])
+def test_what_cannot_be_written_leaves_no_trace(result):
+    def application(environ, start_response):
+        write = start_response("200 OK", [*PLAIN, ("Content-Length", "2")])
+        for wrong in (b"abc", "ab"):
+            with pytest.raises(watchdog_app.ResultError):
+                write(wrong)
+        return result
+
+    with serving_application(application) as server:
+        data = server.talk(GET + GET)
+    assert [answer.body for answer in read_answers(data)] == [b"ab", b"ab"]
+    assert data.count(b"Content-Length") == data.count(b"Date") == 2
+
+
 def test_what_is_written_is_sent_at_once():
     gate = threading.Event()
 
