@@ -3445,9 +3445,13 @@ class ArrivingBody(RawIOBase):
 
 
 class Expectation:
-    """How long calls take: a moving average of all and, once one was slow, of each path."""
+    """How long calls take: a moving average of all and, once one was slow, of each path.
 
-    def __init__(self) -> None:
+    Argument: ignores, which tells of a target whether its calls say nothing of others.
+    """
+
+    def __init__(self, ignores: Callable[[str], bool]) -> None:
+        self.ignores = ignores
         self.average = 0.0
         self.paths: dict[str, float] = {}
 
@@ -3457,6 +3461,8 @@ class Expectation:
 
     def note(self, target: str, seconds: float) -> None:
         """Take a call's wall time into the averages."""
+        if (self.paths or seconds > SLOW) and self.ignores(target):
+            return
         sample = seconds if seconds < SAMPLE_LIMIT else SAMPLE_LIMIT
         self.average += (sample - self.average) * WEIGHT
         if self.paths or sample > SLOW:
@@ -3469,11 +3475,17 @@ class Lead:
     """The right to poll, and the threads that pass it on. Of a job it knows `apart`, `noted` and `target` only.
 
     Arguments: most, how many threads may block; serve, called by the leader for each turn; work, which runs a job from
-    the queue without the lead; clock. Neither of the two may raise.
+    the queue without the lead; clock; ignores, which tells of a target that its calls are not to be counted. None of
+    them may raise.
     """
 
     def __init__(
-        self, most: int, serve: Callable[[], object], work: Callable[[Connection], object], clock: Callable[[], float]
+        self,
+        most: int,
+        serve: Callable[[], object],
+        work: Callable[[Connection], object],
+        clock: Callable[[], float],
+        ignores: Callable[[str], bool] = lambda target: False,
     ) -> None:
         self.most, self.serve, self.work, self.clock = most, serve, work, clock
         self.lock = Lock()
@@ -3484,7 +3496,7 @@ class Lead:
         self.stopped = False
         self.current: Connection | None = None  # runs in place; and since when
         self.current_since = 0.0
-        self.expectation = Expectation()
+        self.expectation = Expectation(ignores)
         self.alarm = Lock()  # what the monitor sleeps on
         self.alarm.acquire()
         self.resting = False  # whether the next call in place has to wake the monitor
@@ -3678,7 +3690,7 @@ class Server:
         self.base = base_environ(*listener.getsockname()[:2])
         self.memory = BodyMemory(settings.body_memory)
         self.date = DateLines()
-        self.lead = Lead(settings.threads, self._serve, self._own, clock)
+        self.lead = Lead(settings.threads, self._serve, self._own, clock, self.at_once)
         self.before_stream = self.lead.step_aside
         self.epoll = epoll()
         self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the leader's poll
@@ -3858,9 +3870,7 @@ class Server:
                 log("ERROR", "handle has returned in a process that it forked: it takes os._exit there")
                 os._exit(1)
             if not connection.noted:
-                expectation = self.lead.expectation
-                if not expectation.paths or not self.at_once(request.target):
-                    expectation.note(request.target, ended - began)
+                self.lead.expectation.note(request.target, ended - began)
         except BaseException as error:
             self._failed(error)
             connection.abort()

@@ -272,7 +272,7 @@ def test_stuck_call_counts_once():
 
 
 def test_one_slow_call_does_not_make_the_next_ones_expected_to_block():
-    expectation = watchdog_app.Expectation()
+    expectation = watchdog_app.Expectation(lambda target: False)
     expectation.note("/", 60.0)
     assert not expectation.blocks("/")
     for _ in range(5):
