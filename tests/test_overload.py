@@ -104,7 +104,7 @@ def test_another_application_gets_the_paths_of_the_runtime():
 
 
 def test_health_does_not_make_calls_expected_to_be_short():
-    with serving(lambda event, context: time.sleep(0.002 * (event.path == "/slow"))) as served:
+    with serving(lambda event, context: time.sleep(0.02 * (event.path == "/slow"))) as served:
         served.get("/slow")
         wait_for(lambda: served.server.lead.expectation.paths, "a path that is slow")
         before = served.server.lead.expectation.average
