@@ -3187,7 +3187,10 @@ class Connection:
             self._await_rest(now)
         elif state == LINGERING:  # to close with unread data would cost the peer our response
             self._wait(LINGERING, IN, now + LINGER_SECONDS)
-            self._end_our_side()
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.state = CLOSED
         else:
             self.more = bool(self.reader.buffer)  # a further request, or its beginning
             self.since = now
@@ -3351,12 +3354,6 @@ class Connection:
         """
         before, self.taken = self.taken, acknowledged(self.sock)
         return self.taken > before
-
-    def _end_our_side(self) -> None:
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.state = CLOSED
 
     def abort(self, visibly: bool = False) -> None:
         """End at once, by RST if FIN would pass for the end of the response. Owner."""
@@ -3902,7 +3899,7 @@ class Server:
                 self.next_tick = self.clock() + ACCEPT_PAUSE
                 self._watch_own(0)
                 return None
-            if sock.fileno() <= STDERR:  # what the function prints must not reach a caller
+            if sock.fileno() <= STDERR:  # what is printed must not reach a caller
                 sock.close()
                 self._cannot_go_on(OSError("a standard one"))
                 return None
