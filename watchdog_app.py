@@ -3653,7 +3653,7 @@ class Lead:
 # ---- 15. Server: the selector, accept, deadlines and drain -----------------------------------------------------------
 
 #
-# - Only the leader touches the selector, `connections`, `ready`, `more` and `later`.
+# - Only the leader touches the selector, `connections`, `ready` and `later`.
 # - A connection stays in the selector while a thread owns it. Its first event there takes it off (`_set_aside`); its
 #   owner has it looked at again when it gives it back (`_own`).
 # - Any other thread reaches the leader by `inbox`, which wakes it: with descriptors, each to be served like an event.
@@ -3697,7 +3697,6 @@ class Server:
         for fd in self.callbacks:
             self.epoll.register(fd, IN)
         self.ready: deque[int] = deque()  # polled and not yet served; moves with the lead
-        self.more: list[int] = []  # have a further request: they go on after the next poll
         self.later: dict[int, None] = {}  # have more than one turn's work: one of them goes on after each poll
         self.next_tick = 0.0
         self.closing = False  # whether each response ends its connection
@@ -3745,7 +3744,7 @@ class Server:
 
     def _poll(self) -> None:
         """Wait for events, at most until the next tick. Leader."""
-        wait = 0.0 if self.more or self.later else self.next_tick - self.clock()
+        wait = 0.0 if self.later else self.next_tick - self.clock()
         try:
             self.ready.extend([fd for fd, _ in self.epoll.poll(wait if wait > 0.0 else 0.0)])
         except (OSError, ValueError) as error:
@@ -3755,9 +3754,6 @@ class Server:
             self.ready = deque([fd for fd in self.ready if fd not in self.later])
             self.ready.append(first)  # behind what has come from others
             del self.later[first]
-        if self.more:
-            self.ready.extend(self.more)
-            self.more.clear()
         if self.draining or self.clock() >= self.next_tick:
             self._tick(self.clock())
 
@@ -3765,9 +3761,15 @@ class Server:
         """Once a second: end connections whose time is over, and the pause of accept. Leader."""
         self.next_tick = now + (DRAIN_LOOK if self.draining else TICK)
         self._watch_own(IN)
-        if self.draining and self.listener.fileno() >= 0:
-            self._accept_last()
-        served = {*self.ready, *self.more, *self.later}  # first: after a freeze of the machine the time of all is over
+        if self.draining and self.listener.fileno() >= 0 and self._accept():
+            self.epoll.unregister(self.listener.fileno())
+            del self.callbacks[self.listener.fileno()]
+            self.listener.close()
+        served = {
+            *self.ready,
+            *self.inbox.items,
+            *self.later,
+        }  # first: after a freeze of the machine the time of all is over
         for connection in [*self.connections.values()]:
             if connection.apart or connection.fd in served:
                 continue
@@ -3807,8 +3809,8 @@ class Server:
             connection.watched = connection.mask
         if connection.more and connection.state == BODY:
             self.later[connection.fd] = None
-        elif connection.more:
-            self.more.append(connection.fd)
+        elif connection.more:  # a further request, which goes on after the next poll
+            self.inbox.put(connection.fd)
 
     def _unwatch(self, connection: Connection) -> None:
         if connection.watched:
@@ -3882,27 +3884,25 @@ class Server:
 
     # -- accept --
 
-    def _accept(self) -> bool | None:
-        """Accept what waits, a number at a time so that others get their turn; return whether there may be more, None
-        if that is to be tried later. Leader.
-        """
+    def _accept(self) -> bool:
+        """Accept what waits, a number at a time so that others get their turn; return whether that was all. Leader."""
         for _ in range(ACCEPT_AT_ONCE):
             try:
                 sock, peer = accept(self.listener)
                 sock.setblocking(False)
             except BlockingIOError:
-                return False
+                return True
             except ConnectionAbortedError:
                 continue
             except OSError as error:  # no descriptors, no memory
                 warn_once(f"accept failed: {error}")
                 self.next_tick = self.clock() + ACCEPT_PAUSE
                 self._watch_own(0)
-                return None
+                return False
             if sock.fileno() <= STDERR:  # what is printed must not reach a caller
                 sock.close()
                 self._cannot_go_on(OSError("a standard one"))
-                return None
+                return False
             reader = RequestReader(self.settings.max_head, self.settings.max_body, self.memory, self.streams)
             connection = Connection(sock, str(peer[0]), reader, self.settings, self.clock, self.inbox.put)
             if stale := self.connections.get(connection.fd):  # the function has closed its descriptor
@@ -3910,17 +3910,7 @@ class Server:
                 stale.sock.detach()
             self.connections[connection.fd] = connection
             self._settle(connection)
-        return True
-
-    def _accept_last(self) -> None:
-        """Accept what has come so far, then no more. Leader."""
-        for _ in range(BACKLOG // ACCEPT_AT_ONCE):
-            if not (more := self._accept()):
-                break
-        if more is not None:
-            self.epoll.unregister(self.listener.fileno())
-            del self.callbacks[self.listener.fileno()]
-            self.listener.close()
+        return False
 
     # -- what others ask of the leader --
 

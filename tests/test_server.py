@@ -1115,9 +1115,9 @@ def test_connections_are_accepted_a_number_at_a_time():
         for _ in range(number):
             stack.enter_context(socket.create_connection(listener.getsockname(), timeout=DEADLINE))
         accept = server.callbacks[listener.fileno()]
-        assert accept() is True
-        assert len(server.connections) == watchdog_app.ACCEPT_AT_ONCE
         assert accept() is False
+        assert len(server.connections) == watchdog_app.ACCEPT_AT_ONCE
+        assert accept() is True
         assert len(server.connections) == number
 
 
