@@ -3975,7 +3975,7 @@ HANG_UP = 1.0  # seconds after the end of stdin at which of-watchdog counts as g
 TOGETHER = 0.25  # seconds in which two signals are one: a process group gets one directly and through of-watchdog
 HURRY = 0.5  # seconds for `shutdown` and exit handlers where the process has to end at once
 LATE = 5.0  # seconds of grace, after the time when of-watchdog or an exit handler should have finished
-FAULT_PAUSE = 0.2  # seconds before a non-zero exit: a busy of-watchdog loses the last output of a child that dies
+LAST_WORDS = 0.2  # seconds before exit: a busy of-watchdog loses the last output of a child that ends at once
 HOLDS = 5  # requests held open at of-watchdog: it may not have accepted the newest ones
 PATIENCE = 0.9  # part of write_timeout after which `shutdown` runs in spite of a call: at its end of-watchdog leaves
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
@@ -4005,10 +4005,14 @@ def remove_lock(path: str) -> None:
         pass
 
 
+def has_watchdog(env: Mapping[str, str]) -> bool:
+    """Tell whether of-watchdog has passed its settings on."""
+    return bool(env.get("fprocess") or env.get("function_process"))
+
+
 def is_supervised(env: Mapping[str, str]) -> bool:
-    """Tell whether of-watchdog is the parent: it passes its settings on, and gives its child a pipe as stdin."""
-    piped = (os.fstat(0).st_mode & 0o170000) == 0o010000  # without a stdin, 0 is the listener
-    return piped and bool(env.get("fprocess") or env.get("function_process"))
+    """Tell whether of-watchdog is the parent: it gives its child a pipe as stdin."""
+    return has_watchdog(env) and (os.fstat(0).st_mode & 0o170000) == 0o010000  # without a stdin, 0 is the listener
 
 
 def is_cut_off(sock: Socket) -> bool:
@@ -4206,7 +4210,7 @@ class Life:
                 self.look(monotonic())
         except OSError as error:
             log("ERROR", f"{CANNOT_GO_ON} ({error})")
-            leave_after(FAULT_PAUSE, 1)
+            leave_after(LAST_WORDS, 1)
         leave_after(0.0, self.status)
 
     def next_look(self) -> float:
@@ -4278,7 +4282,7 @@ def leave(status: int) -> NoReturn:
     flush_output()
     atexit._run_exitfuncs()
     flush_output()
-    leave_after(FAULT_PAUSE if status else 0.0, status)
+    leave_after(LAST_WORDS if status or has_watchdog(os.environ) else 0.0, status)
 
 
 def begin_leaving(seconds: float, status: int) -> None:

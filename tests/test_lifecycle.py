@@ -575,8 +575,13 @@ class Stream:
         raise ValueError("closed")
 
 
-@pytest.mark.parametrize(("status", "pause"), [(0, 0.0), (1, watchdog_app.FAULT_PAUSE)])
-def test_process_is_left_after_its_exit_handlers_and_with_its_output_written(status, pause, steps, monkeypatch):
+@pytest.mark.parametrize(
+    ("status", "env", "pause"),
+    [(0, {}, 0.0), (1, {}, watchdog_app.LAST_WORDS), (0, {"fprocess": "python"}, watchdog_app.LAST_WORDS)],
+    ids=["alone", "fault", "behind of-watchdog"],
+)
+def test_process_is_left_after_its_exit_handlers_and_with_its_output_written(status, env, pause, steps, monkeypatch):
+    monkeypatch.setattr("os.environ", env)
     monkeypatch.setattr("sys.stdout", Stream(steps))
     with pytest.raises(Left):
         watchdog_app.leave(status)
