@@ -111,7 +111,7 @@ def checked_server(server_class, lead_class):
                 super().__init__(*arguments)
             finally:
                 watchdog_app.Lead = kept
-            self.violations, self.polling, self.leaving = self.lead.violations, 0, set()
+            self.violations, self.polling, self.leaving = self.lead.violations, 0, []
 
         def _poll(self):
             self.lead.check_leads("polls")
@@ -136,9 +136,9 @@ def checked_server(server_class, lead_class):
                 self.lead.check(is_there or connection.fd in self.inbox.items, "a connection is nowhere")
 
         def _own(self, connection):
-            self.leaving.add(connection)
+            self.leaving.append(connection)  # of two threads that leave it, the second may begin before the first ends
             super()._own(connection)
-            self.leaving.discard(connection)
+            self.leaving.remove(connection)
 
         def _settle(self, connection):
             self.lead.check_leads("settles a connection")
