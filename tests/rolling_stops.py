@@ -106,7 +106,7 @@ def running(folder: Path, alone: bool) -> Iterator[Process | Watchdog]:
     else:
         process_1 = PROCESS_1 if HAS_PROCESS_1 else ()
         with behind(
-            "real" if REAL else "stand-in", file, folder, alone=process_1, healthcheck_interval="0.4s"
+            "real" if REAL else "stand-in", file, folder, alone=process_1, healthcheck_interval="1s"
         ) as watchdog:
             yield watchdog
 
