@@ -75,10 +75,10 @@ def checked_lead(lead_class):
             return worker
 
         def _hand_over(self, job):
-            before = self.leader
+            self.owners[job] = self.leader  # first: its thread looks without the lock
             handed_over = super()._hand_over(job)
-            if handed_over:
-                self.owners[job] = before
+            if not handed_over:
+                del self.owners[job]
             return handed_over
 
         def _work(self, me):
@@ -153,15 +153,14 @@ def checked_server(server_class, lead_class):
             super()._set_aside(connection)
 
         def _run(self, connection, began):
-            lead, owner = self.lead, self.lead.owners.get(connection)
-            lead.check(
-                owner is lead.me or (owner is None and lead.leader is lead.me), "a thread runs what it does not own"
-            )
+            lead, request = self.lead, connection.request
+            # In this order: the monitor may take the lead meanwhile, and a parked thread for it
+            parked, owner = bool(lead.parked or lead.stopped), lead.owners.get(connection, lead.leader)
+            in_place = lead.current is connection and lead.leader is lead.me
+            lead.check(owner is lead.me, "a thread runs what it does not own")
             lead.check(connection not in lead.running, "two exchanges on one connection")
-            request = connection.request
-            in_place = lead.current is connection
-            needs = not request.refusal and not self.at_once(request.target) and in_place and lead.leader is lead.me
-            lead.check(not needs or lead.parked or lead.stopped, "a call runs in place, and no thread is parked")
+            needs = in_place and not request.refusal and not self.at_once(request.target)
+            lead.check(parked or not needs, "a call runs in place, and no thread is parked")
             lead.running[connection] = lead.me
             super()._run(connection, began)
             lead.running.pop(connection, None)
