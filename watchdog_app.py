@@ -1136,11 +1136,10 @@ class BodyMemory:
         self.most, self.held, self.lock = most, 0, RLock()
 
     def take(self, size: int) -> None:
-        """Count `size` bytes more, or fewer; refuse what does not fit with 503, what never will with 413."""
-        with self.lock:
-            if self.held + size <= self.most:
-                self.held += size
-                return
+        """Count `size` bytes more, or fewer; refuse what does not fit with 503, what never will with 413. Lock held."""
+        if self.held + size <= self.most:
+            self.held += size
+            return
         if size > self.most:
             raise HTTPError(413)
         warn_once(f"bodies would hold more than body_memory={self.most} bytes: some are answered 503")
@@ -1255,16 +1254,27 @@ class RequestReader:
 
     def _hold(self, size: int) -> None:
         """Count `size` bytes in all for the current request; raise HTTPError if they do not fit."""
-        self.memory.take(size - self.held)
-        self.held = size
+        with self.memory.lock:
+            self.memory.take(size - self.held)
+            self.held = size
 
     def claim(self, size: int) -> None:
-        """Count `size` bytes more, made of the body, until the request is done; raise HTTPError if they do not fit."""
-        self._hold(self.held + size)
+        """Count `size` bytes more, made of the body, until the request is done; raise HTTPError if they do not fit.
+
+        Any thread: a coroutine may go on after its connection has been closed.
+        """
+        with self.memory.lock:
+            self._hold(self.held + size)
 
     def let_go(self) -> None:
         """Count nothing for the current request any more."""
         self._hold(0)
+
+    def close(self) -> None:
+        """Count nothing from now on."""
+        with self.memory.lock:
+            self._hold(0)
+            self.memory = BodyMemory(sys.maxsize)
 
     def wants_continue(self) -> bool:
         """Tell, once, whether the peer waits for a 100 before it sends the body."""
@@ -3247,7 +3257,8 @@ class Connection:
     @property
     def target(self) -> str:
         """What the call asks for."""
-        return self.request.target if self.request else ""
+        request = self.request  # read once: the monitor asks while the owner may be done
+        return request.target if request else ""
 
     def queue(self) -> None:
         """Begin to wait for a thread. Leader."""
@@ -3275,11 +3286,11 @@ class Connection:
         if waited >= limit:
             warn_once("calls have waited for a thread until their time was over, and were not run: 503")
         if waited >= (min(limit, HALF_CLOSED) if end else limit):
-            self.request.refusal = HTTPError(503)
+            self.request.refusal, self.noted = HTTPError(503), True
         return True
 
     def claim(self, size: int) -> None:
-        """Count `size` bytes that the function makes of its body; raise HTTPError if they do not fit. Owner."""
+        """Count `size` bytes that the function makes of its body; raise HTTPError if they do not fit. Any thread."""
         self.reader.claim(size)
 
     def _announce(self) -> None:
@@ -3295,7 +3306,7 @@ class Connection:
 
     def end(self) -> int:
         """Return how the connection has ended: 0 for not at all, END after the peer's FIN, with LOST if it is gone."""
-        return poll_for(self.fd, END)
+        return LOST if self.state == CLOSED else poll_for(self.fd, END)  # another may have the descriptor by now
 
     def arriving_body(self, request: Request) -> BufferedReader:
         """Return a file that reads the body of `request` from the network. Owner."""
@@ -3367,7 +3378,7 @@ class Connection:
     def close(self) -> None:
         """Close the socket, and give up an awaited result. Leader."""
         self.state = CLOSED
-        self.reader.let_go()
+        self.reader.close()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.give_up()
@@ -3792,8 +3803,8 @@ class Server:
     def _set_aside(self, connection: Connection) -> None:
         """Take a connection that a thread owns off the selector: each poll would report it again. Leader."""
         self._unwatch(connection)
-        if not connection.apart:  # its owner has just given it back, and may not have seen this
-            self._settle(connection)
+        if not connection.apart:  # given back since: the owner may have seen neither this nor the event
+            self.ready.append(connection.fd)
 
     def _settle(self, connection: Connection) -> None:
         """Let the selector watch for what `connection` waits for, or close it. Leader."""
@@ -3908,6 +3919,8 @@ class Server:
             if stale := self.connections.get(connection.fd):  # the function has closed its descriptor
                 stale.watched = 0
                 stale.sock.detach()
+                if not stale.apart:
+                    stale.close()
             self.connections[connection.fd] = connection
             self._settle(connection)
         return False
@@ -3960,9 +3973,10 @@ class Server:
             connection.sock.close()
 
     def forget(self) -> None:
-        """Close what is the parent's, in a process that the function has forked."""
-        self.forked = True
-        self.close()
+        """Close what is the parent's, once, in a process that the function has forked."""
+        if not self.forked:  # that process may fork too, and its descriptors have the same numbers
+            self.forked = True
+            self.close()
 
 
 # ---- 16. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------

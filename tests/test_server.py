@@ -961,6 +961,18 @@ def test_refusals_are_no_sign_of_short_calls():
         assert server.server.lead.expectation.average == before
 
 
+def test_queued_call_whose_time_is_over_is_no_sign_of_short_calls():
+    clock = SteppingClock()
+    with pair(clock, exec_timeout="1s") as (connection, peer):
+        peer.sendall(GET % b"")
+        assert connection.step()
+        connection.queue()
+        clock.now += 1
+        assert connection.has_call()
+        assert connection.request.refusal.status == 503
+        assert connection.noted
+
+
 # ---- peers that have gone, in the middle of something ----
 
 
@@ -990,6 +1002,65 @@ def test_connection_whose_descriptor_the_function_has_closed_is_forgotten():
         server.inbox.put(connection.fd)  # as a result that is ready does
         server.start()
         wait_for(lambda: not server.connections, "the end of the connection")
+
+
+def test_result_that_is_ready_when_its_connection_is_given_back_is_taken(monkeypatch):
+    unwatch = watchdog_app.Server._unwatch
+
+    def given_back_meanwhile(server, connection):
+        unwatch(server, connection)
+        connection.apart = False
+
+    with not_started() as (server, _), pair() as (connection, _):
+        monkeypatch.setattr(watchdog_app.Server, "_unwatch", given_back_meanwhile)
+        server.connections[connection.fd] = connection
+        connection.apart = True
+        server.ready.append(connection.fd)  # the event that tells of the result
+        server._serve()
+        assert connection.fd in server.ready, "the event is served"
+        server.connections.clear()
+
+
+def test_memory_of_a_connection_is_let_go_for_good_when_it_is_closed():
+    with pair() as (connection, _):
+        memory = connection.reader.memory
+        connection.claim(10)
+        assert memory.held == 10
+        connection.close()
+        connection.claim(10)  # by a coroutine that has not been cancelled yet
+        assert memory.held == 0
+
+
+def test_memory_of_a_connection_whose_descriptor_the_function_has_closed_is_let_go():
+    with not_started() as (server, address), pair() as (connection, _), socket.socket() as client:
+        connection.reader.memory = server.memory
+        connection.claim(10)
+        client.connect(address)
+        server.connections[connection.fd] = connection
+        os.close(connection.fd)  # whose number the next connection gets
+        server._accept()
+        assert server.connections[connection.fd] is not connection
+        assert server.memory.held == 0
+
+
+def test_caller_who_has_gone_is_not_taken_for_the_next_one_with_its_descriptor():
+    with pair() as (connection, _):
+        number = connection.fd
+        assert not connection.has_gone()
+        connection.close()
+        left, right = socket.socketpair()
+        with left, right:
+            assert number in (left.fileno(), right.fileno())
+            assert connection.has_gone()
+
+
+def test_process_that_forks_once_more_keeps_its_descriptors():
+    with watchdog_app.listen("127.0.0.1", 0) as listener, open(os.devnull) as file:
+        server = watchdog_app.Server(listener, lambda environ, start_response: [], watchdog_app.Settings())
+        server.forget()
+        os.dup2(file.fileno(), server.waker)
+        server.forget()
+        os.close(server.waker)  # which fails if it has been closed
 
 
 @pytest.mark.parametrize(("at_once", "complete"), [(16, True), (1, False)])
