@@ -972,16 +972,6 @@ def test_a_secret_is_read_again_when_it_changes(change, texts, tmp_path):
         assert context.secret("key") == text
 
 
-def test_a_secret_that_has_not_changed_is_not_read_again(tmp_path):
-    context, file = context_of(secret_dir=str(tmp_path)), tmp_path / "key"
-    file.write_text("one")
-    assert context.secret("key") == "one"
-    times = file.stat().st_mtime_ns
-    file.write_text("two")
-    os.utime(file, ns=(times, times))  # as if nothing had been written: the same file, length and time
-    assert context.secret("key") == "one"
-
-
 def test_a_missing_secret_is_an_error_that_names_its_file_unless_there_is_a_default(tmp_path):
     context = context_of(secret_dir=str(tmp_path))
     assert context.secret("key", None) is None

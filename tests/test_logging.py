@@ -230,4 +230,5 @@ def test_logging_is_not_imported_for_a_function_that_does_not(tmp_path):
 def test_module_that_no_other_finder_has_is_not_found(monkeypatch):
     hook = ImportHook("logging", lambda module: None)
     monkeypatch.setattr(sys, "meta_path", [hook])
+    monkeypatch.delitem(sys.modules, "logging")
     assert hook.find_spec("logging") is None
