@@ -893,9 +893,12 @@ def environ_key(name: str) -> str:
     """
     if not is_token(name):
         raise HTTPError(400)
+    return "" if "_" in name or name.upper() == "PROXY" else header_key(name)
+
+
+def header_key(name: str) -> str:
+    """Convert a header's name, in any case, to its environ key."""
     key = name.upper().replace("-", "_")
-    if "_" in name or key == "PROXY":
-        return ""
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
 
 
@@ -1138,9 +1141,7 @@ class RequestReader:
     def __init__(self, max_head: int, max_body: int, memory: BodyMemory | None = None, streams: bool = False) -> None:
         self.memory, self.held = memory or BodyMemory(sys.maxsize), 0
         self.max_head, self.max_body, self.streams = max_head, sys.maxsize if streams else max_body, streams
-        self.max_at_once = min(
-            MAX_LINE, max_head
-        )  # bytes of a head that is within each limit, however long its lines are
+        self.max_at_once = min(MAX_LINE, max_head)  # a head of so many bytes is within each limit
         self.buffer = bytearray()  # what has arrived and is not taken yet
         self._forget()
 
@@ -1407,10 +1408,11 @@ class Body(bytes):
         return format(str(self), spec)
 
 
-def check_name(name: object) -> None:
-    """Raise TypeError for a name that is not text: the function's fault, while a missing one is its caller's."""
+def text_name(name: object) -> str:
+    """Return `name` if it is text; any other type is the function's fault, while a missing name is the caller's."""
     if not isinstance(name, str):
         raise TypeError(f"name is {clipped(name)}: it takes text")
+    return name
 
 
 class Values(Mapping[str, str]):
@@ -1460,7 +1462,7 @@ class Headers(Values):
         self._environ = environ
 
     def _find(self, name: str) -> str | None:
-        value = self._environ.get(header_key(name))
+        value = self._environ.get(header_key(text_name(name)))
         return None if value is None else str(value)
 
     def __iter__(self) -> Iterator[str]:
@@ -1472,17 +1474,10 @@ class Headers(Values):
 
     def getlist(self, name: str) -> list[str]:
         """Return the values of the fields called `name`, in order of arrival; an empty list for none."""
-        repeated = self._environ.get("of_python.repeated", {}).get(header_key(name))
+        repeated = self._environ.get("of_python.repeated", {}).get(header_key(text_name(name)))
         if repeated:
             return list(repeated)
         return [self[name]] if name in self else []
-
-
-def header_key(name: str) -> str:
-    """Convert a header's name, in any case, to its environ key."""
-    check_name(name)
-    key = name.upper().replace("-", "_")
-    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
 
 
 class Query(Values):
@@ -1507,8 +1502,7 @@ class Query(Values):
 
     def getlist(self, name: str) -> list[str]:
         """Return all values of `name`, in order of arrival; an empty list where there is none."""
-        check_name(name)
-        return list(self._values.get(name, ()))
+        return list(self._values.get(text_name(name), ()))
 
     def to_dict(self, flat: bool = True) -> dict[str, Any]:
         """Return a plain dict with the first value of each name, or with lists of all values where `flat` is false."""
@@ -1800,7 +1794,7 @@ class Context:
 #     Stream      the thread that sends it.
 #     Feed        put: the thread that provides the value. when_ready, wait, take: any other.
 #     Job, Items  __init__, close: any thread. take: one thread at a time. The methods with an underscore: the loop's.
-#     Loop        start, soon, watch: any thread. _run, _run_jobs: the loop's. _watch: a thread of its own.
+#     Loop        start, soon: any thread. _run, _run_jobs: the loop's. _watch: a thread of its own.
 
 HTML, BINARY = "text/html; charset=utf-8", "application/octet-stream"
 JSON, LINES = "application/json", "application/x-ndjson"
@@ -1991,13 +1985,13 @@ class Loop:
         self.jobs = Inbox(lambda: self.loop.call_soon_threadsafe(self._run_jobs))
         self.soon = self.jobs.put  # runs a function in the loop's thread; many at once wake the loop once
         self.calls: set[Job] = set()  # in flight
-        self.is_watched = False
 
     def start(self) -> None:
-        """Start the loop, unless it runs."""
+        """Start the loop and its watch, unless they run."""
         with self.lock:
             if self.loop is None:
                 made = Feed()
+                start_thread(self._watch, None, "async watch")
                 start_thread(self._run, made, "async")
                 self.loop = made.take()
 
@@ -2032,27 +2026,16 @@ class Loop:
             if self.jobs.items:  # a job has failed, which the loop logs
                 self.loop.call_soon(self._run_jobs)
 
-    def watch(self) -> None:
-        """Watch the loop while calls are in flight; an idle server does not wake."""
-        if not self.is_watched:
-            self.is_watched = True
-            try:
-                start_thread(self._watch, None, "async watch")
-            except RuntimeError:  # the system allows no more threads
-                self.is_watched = False
-
     def _watch(self, _: None) -> None:
-        """Ask the loop each second for a sign of life, and log what holds it up. Thread main loop."""
-        while self.calls:
-            sign = Feed()
-            self.loop.call_soon_threadsafe(sign.put, lambda: None)
-            if not sign.wait(HELD_UP):
-                warn_of_hold_up(sys._current_frames().get(self.thread))
-                sign.wait()
+        """Check each second that the loop responds while calls are in flight; log what blocks it. Thread main loop."""
+        while True:
             sleep(HELD_UP)
-        self.is_watched = False
-        if self.calls:  # one has begun just now
-            self.watch()
+            if self.calls:
+                sign = Feed()
+                self.loop.call_soon_threadsafe(sign.put, lambda: None)
+                if not sign.wait(HELD_UP):
+                    warn_of_hold_up(sys._current_frames().get(self.thread))
+                    sign.wait()
 
 
 LOOP = Loop()
@@ -2104,7 +2087,6 @@ class Job(Feed):
         self.task: Any = None
         if context:
             LOOP.calls.add(self)
-            LOOP.watch()
         LOOP.soon(self._begin)
 
     def _begin(self) -> None:
@@ -2386,15 +2368,12 @@ class Readiness:
         with self.lock:
             if monotonic() >= self.until:
                 self.answer, self.until = Feed(), FOREVER
-                self._begin(self.answer)
+                try:
+                    start_thread(self._give_up, self.answer, "ready")
+                    start_thread(self._ask, self.answer, "ready")
+                except RuntimeError:  # the system allows no more threads
+                    self._say(self.answer, False)
             return self.answer
-
-    def _begin(self, answer: Feed) -> None:
-        try:
-            for work in (self._give_up, self._ask):
-                start_thread(work, answer, "ready")
-        except RuntimeError:  # the system allows no more threads
-            self._say(answer, False)
 
     def _ask(self, answer: Feed) -> None:
         self._say(answer, self.is_ready())
@@ -2660,11 +2639,11 @@ def declared(module: ModuleType, name: str) -> Function:
     """Return what `module` declares, with `name` as its entry point; raise LoadError if that is no function."""
     handle = getattr(module, name, None)
     if callable(handle):
-        named = {hook: getattr(module, hook, None) for hook in ("startup", "shutdown", "ready")}
-        hooks: dict[str, Any] = {hook: value for hook, value in named.items() if callable(value)}
+        found = {hook: getattr(module, hook, None) for hook in ("startup", "shutdown", "ready")}
+        hooks: dict[str, Any] = {hook: value for hook, value in found.items() if callable(value)}
         return Function(handle, **hooks, stream_request=getattr(module, "stream_request", False))
-    own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
-    defined = [key for key, value in own.items() if callable(value)]
+    callables = [(key, value) for key, value in vars(module).items() if callable(value)]
+    defined = [key for key, value in callables if getattr(value, "__module__", "") == module.__name__]
     where = getattr(module, "__file__", module.__name__)
     raise LoadError(f"{where} defines no function {name}(event, context); it defines: {', '.join(defined) or 'none'}")
 
