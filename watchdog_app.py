@@ -204,15 +204,13 @@ def address(text: str) -> tuple[str, int]:
 
 
 def at_least(least: float, convert: Callable[[str], float], takes: str) -> Callable[[str], float]:
-    """Make a converter that refuses values below `least`; its error says what it `takes`."""
+    """Make a converter that refuses values below `least`; `takes` is the text of its error."""
 
     def converted(text: str) -> float:
-        try:
-            if (value := convert(text)) >= least:
-                return value
-        except ValueError:
-            pass
-        raise ValueError(takes)
+        value = convert(text)
+        if value < least:
+            raise ValueError(takes)
+        return value
 
     return converted
 
@@ -606,20 +604,11 @@ class ImportHook:
 
 
 def set_up_logging(logging: Any) -> None:
-    """Let `logging` work without configuration: records from log_level on go to this log, each with its call id.
+    """Let `logging` work without configuration: records at log_level or above go to this log, each with its call id.
 
-    Whatever the function configures wins, because this is no handler but logging's last resort, used when there is
-    none. `basicConfig` with at most a level, as `logging.info` calls it, would put a poorer handler in its place.
+    The function's own configuration wins: this is not a handler but logging's last resort, used while there is no
+    handler. `basicConfig` with a level at most, as `logging.info` calls it, would replace it with a poorer one.
     """
-
-    def emit(record: Any) -> None:
-        try:
-            error = record.exc_info and record.exc_info[1]
-            trace = (format_traceback(error) if error else "") + (record.stack_info or "")
-            call_id = getattr(record, "call_id", "")  # the function may have made the record itself
-            log(record.levelname, record.getMessage(), trace, call_id, record.name or "")
-        except Exception:
-            logging.lastResort.handleError(record)
 
     def make_record(*arguments: Any, **more: Any) -> Any:
         record = make_plain_record(*arguments, **more)
@@ -637,9 +626,22 @@ def set_up_logging(logging: Any) -> None:
     logging.setLogRecordFactory(make_record)
     logging.basicConfig = basic_config
     logging.lastResort.setLevel(logging.NOTSET)
-    logging.lastResort.emit, logging.lastResort.lock = emit, RLock()  # gevent's lock does not work across threads
-    if not logging.root.handlers and logging.root.level == logging.WARNING:  # untouched so far
+    logging.lastResort.emit, logging.lastResort.lock = log_record, RLock()  # gevent's lock fails across threads
+    if not logging.root.handlers and logging.root.level == logging.WARNING:  # not configured yet
         logging.root.setLevel(log.level)
+
+
+def log_record(record: Any) -> None:
+    """Write a record of `logging` to this log (logging.Handler.emit)."""
+    try:
+        error = record.exc_info and record.exc_info[1]
+        trace = (format_traceback(error) if error else "") + (record.stack_info or "")
+        call_id = getattr(record, "call_id", "")  # missing in a record that the function made itself
+        log(record.levelname, record.getMessage(), trace, call_id, record.name or "")
+    except Exception:
+        from logging import lastResort
+
+        lastResort.handleError(record)  # type: ignore[union-attr]
 
 
 def running_call() -> Context | None:
@@ -728,22 +730,18 @@ def shorten_messages(formatted: Any) -> None:
         exceptions += filter(None, (exception.__cause__, exception.__context__, *(exception.exceptions or ())))
 
 
+IMPORT_SYSTEM = ("importlib", "importlib._bootstrap", "importlib._bootstrap_external")
+
+
 def function_frames(error: BaseException) -> TracebackType | None:
     """Return the traceback from the function's first frame on: this module, threading and the import system come first.
 
     If nothing is left, return it whole; a SyntaxError needs none, because it says where it is.
     """
     frames = error.__traceback__
-    while frames and is_before_function(frames.tb_frame):
+    while frames and frames.tb_frame.f_globals.get("__name__") in (__name__, "threading", *IMPORT_SYSTEM):
         frames = frames.tb_next
     return frames if frames or isinstance(error, SyntaxError) else error.__traceback__
-
-
-def is_before_function(frame: FrameType) -> bool:
-    if frame.f_globals is globals() or frame.f_globals is vars(threading):
-        return True
-    file = frame.f_code.co_filename
-    return file.startswith("<frozen importlib") or file.endswith("/importlib/__init__.py")
 
 
 SYSTEM_THREADS = type(sys)("_thread")  # a copy that gevent does not patch

@@ -356,7 +356,7 @@ def test_threads_are_bounded_by_max_inflight(threads, max_inflight, expected):
         pytest.param("ready_on", "later", "listen or startup", id="ready_on"),
         pytest.param("threads", "0", "a whole number from 1 on", id="threads"),
         pytest.param("max_body", "0", "a size above 0, such as 4096, 256KB or 100MB", id="max_body"),
-        pytest.param("max_head", "1e9", "a size above 0, such as 4096, 256KB or 100MB", id="max_head"),
+        pytest.param("max_head", "1e9", "a size such as 4096, 256KB or 100MB", id="max_head"),
         pytest.param(
             "keep_alive",
             "10s",
