@@ -2582,7 +2582,7 @@ def load_function(target: str | os.PathLike[str] = "") -> Function:
 
 
 class LoadError(Exception):
-    """The function's module has no entry point."""
+    """The function cannot be loaded or started. Arguments: the text to log, and a traceback."""
 
 
 def import_file(path: str) -> ModuleType:
@@ -2661,20 +2661,17 @@ def make_application(target: str | os.PathLike[str] = "") -> Application:
 
 
 # ---- 12. Exchange: one request and its response ----------------------------------------------------------------------
-
 #
-# An Exchange is touched only by the thread that owns its connection.
+# Only the thread that owns a connection touches its Exchange.
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-STATUS_BYTES: dict[str, tuple[bytes, bool]] = {}  # statuses sent before -> what status_bytes makes of them
+STATUS_BYTES: dict[str, tuple[bytes, bool]] = {}  # a status sent before -> its result of status_bytes
 is_status = re.compile(r"[2-5][0-9]{2} [\t\x20-\x7e\x80-\xff]*").fullmatch
-BODILESS = ("204 ", "304 ")  # statuses without a body (RFC 9110 §6.4.1); those of 1xx cannot be sent at all
+BODILESS = ("204 ", "304 ")  # statuses without a body (RFC 9110 §6.4.1); 1xx is not accepted at all
 
 
 def status_bytes(status: str) -> tuple[bytes, bool]:
-    """Convert a WSGI status to its status line and whether it has no body; raise ResultError for one that would break
-    the response.
-    """
+    """Return the status line of a WSGI status, and whether it has no body; raise ResultError if it is not valid."""
     if type(status) is not str or not is_status(status):
         raise ResultError(
             f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase"
@@ -2685,7 +2682,7 @@ def status_bytes(status: str) -> tuple[bytes, bool]:
 
 
 class DateLines:
-    """The Date and Server lines of a response, made once a second."""
+    """The Date and Server fields of a response, formatted once a second."""
 
     def __init__(self, now: Callable[[], float] = time) -> None:
         self.now, self.second, self.lines = now, -1, b""
@@ -2701,33 +2698,33 @@ class DateLines:
 class Exchange(BaseHandler):
     """One request and its response: run a WSGI application; check, frame and send what it returns.
 
-    BaseHandler provides the hooks and their order; a docstring says which of its defaults an override corrects. This is
-    the last gate before the wire: status, names and values are checked before the first byte is sent.
+    BaseHandler provides the hooks and their order; the docstring of an override says what is wrong with the default.
+    Status, names and values are checked here, before the first byte is sent.
 
-    Arguments: request; connection, whose `send` keeps what does not fit and whose `send_all` waits for the peer;
-    server, for the base environ, the date and whether it is closing, and to be told before the first wait.
+    Arguments: request; connection, whose `send` keeps the bytes that the kernel does not take, and whose `send_all`
+    waits for the peer; server, which has the base environ, the date, `closing` and `before_stream`.
     """
 
     error_headers: HeaderPairs = PLAIN
     error_body = b"Internal Server Error\n"
-    bytes_sent = 0  # of a body with a length
-    length: int | None = None  # of the body: as the application declared it, or of a list
-    no_body = False  # the response to HEAD, and 204 and 304
+    bytes_sent = 0  # of a body whose length is known
+    length: int | None = None  # of the body: declared by the application, or that of a list
+    no_body = False  # for HEAD, 204 and 304
     chunked = False
-    keep_alive = False  # whether the connection stays open, as the head has announced
-    next_look, ended_at = 0.0, FOREVER  # a stream's next look at its peer, and when that was first seen to have ended
+    keep_alive = False  # whether the head has announced that the connection stays open
+    next_look, ended_at = 0.0, FOREVER  # when a stream next checks its peer; when FIN was first seen
 
     def __init__(self, request: Request, connection: Connection, server: Server) -> None:
         self.request, self.connection, self.server = request, connection, server
-        # Read in each exchange; reading a default of the class takes several times as long
-        self.lines: list[bytes] | None = None  # of the head: the status line and the checked fields
+        # Set here, since each exchange reads them: to read a default of the class takes several times as long
+        self.lines: list[bytes] | None = None  # the status line and the checked fields
         self.headers_sent = False
-        self.awaits = False  # whether the result is pending: the server calls `go_on` when it is ready
-        self.cut = False  # whether the response, or the connection, ended before its time
+        self.awaits = False  # whether the result is not ready: the server calls `go_on` when it is
+        self.cut = False  # whether the response was not sent to its end
         self.is_noted = False  # whether the server need not count its time
 
     def run(self, application: WSGIApplication) -> None:
-        """Run `application`. The default mistakes its ConnectionError for a peer that has gone."""
+        """Run `application`. The default takes a ConnectionError that it raises for a lost peer."""
         try:
             self.setup_environ()
             self.result = application(self.environ, self.start_response)
@@ -2736,16 +2733,14 @@ class Exchange(BaseHandler):
             self._fail(error)
 
     def go_on(self) -> None:
-        """Go on with a result that is ready: the items to send in its place, one item of a stream, or None at its
-        end.
-        """
+        """Go on with a result that is ready: items that replace it, or the next item of a stream, None at its end."""
         try:
-            taken = self.result.take()  # type: ignore[attr-defined]  # what has `when_ready` has it
+            taken = self.result.take()  # type: ignore[attr-defined]
             if taken is not None and type(taken) is not bytes:
                 self.result, self.awaits = taken, False
                 return self.finish_response()
             if taken is not None:
-                self._write(taken)
+                self.write(taken)
             if taken is None or self.no_body:
                 self.finish_content()
                 self.awaits = False
@@ -2754,7 +2749,7 @@ class Exchange(BaseHandler):
             self._fail(error)
 
     def setup_environ(self) -> None:
-        """Make the environ from the request. The default builds it from many calls."""
+        """Build the environ. The default needs many calls for it."""
         connection = self.connection
         self.environ = environ = build_environ(self.request, self.server.base, connection.peer)
         environ["of_python.connection"] = connection
@@ -2762,7 +2757,7 @@ class Exchange(BaseHandler):
             environ["wsgi.input"] = connection.arriving_body(self.request)
 
     def start_response(self, status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:  # type: ignore[override]
-        """Check status and headers (PEP 3333). The default does so by assert only, and lets CR and LF pass."""
+        """Check status and headers (PEP 3333). The default does so by assert only, and allows CR and LF."""
         if exc_info:
             if self.headers_sent:
                 raise exc_info[1].with_traceback(exc_info[2])
@@ -2783,8 +2778,9 @@ class Exchange(BaseHandler):
         return self.write
 
     def finish_response(self) -> None:
-        """Send a list whole, head and body at once, and anything else item by item, or when it is ready. The default
-        sends the head and each item separately.
+        """Send a list together with the head, an awaited result once it is ready, and anything else item by item.
+
+        The default sends the head and each item separately.
         """
         if type(self.result) is list and not self.headers_sent:  # a list has no `close`
             body = b"".join(self.result)
@@ -2803,23 +2799,20 @@ class Exchange(BaseHandler):
     def _send_stream(self) -> None:
         self.server.before_stream(self.connection)
         for item in self.result:
-            self._write(item)
+            self.write(item)
             if self.no_body:
                 break
         self.finish_content()
 
-    def write(self, data: bytes) -> None:
-        """Send one item of a stream (PEP 3333). The default knows no framing but Content-Length."""
-        self._write(data)
-
     def finish_content(self) -> None:
-        """End a stream: its framing, then the result. The default knows no chunks, nor a body that is too short."""
-        self._write(b"", is_last=True)
+        """End the body and close the result. The default has no chunks, and allows a body that is too short."""
+        self.write(b"", is_last=True)
         self.close()
 
-    def _write(self, data: bytes, is_last: bool = False) -> None:
-        """Send `data` framed. A pending result is in the leader's hands, which must not wait: no more of it is taken
-        until all of that is sent.
+    def write(self, data: bytes, is_last: bool = False) -> None:
+        """Send one item of a stream (PEP 3333). The default has no framing but Content-Length.
+
+        The leader sends an awaited result and must not wait: it takes the next item when this one has been sent.
         """
         if type(data) is not bytes:
             raise ResultError(
@@ -2832,9 +2825,7 @@ class Exchange(BaseHandler):
             self._look_at_peer(self.server.clock())
 
     def _framed(self, data: bytes, is_last: bool) -> list[bytes]:
-        """Return what to send, in parts: the head unless it has been sent, `data` in its framing, and the end of the
-        body behind the last data.
-        """
+        """Return the head, unless it has been sent, `data` in its framing, and the end of the body after the last."""
         parts = [] if self.headers_sent else self._head()
         if self.no_body:
             pass
@@ -2863,11 +2854,11 @@ class Exchange(BaseHandler):
         self.keep_alive = request.keep_alive and not self.server.closing and self.connection.reader.pending is None
         if self.keep_alive:
             return [*self.lines, framing, b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n"]
-        request.expects_continue = False  # the rest of the body is not wanted
+        request.expects_continue = False  # no 100 from now on
         return [*self.lines, framing, b"Connection: close\r\n\r\n"]
 
     def _framing(self) -> bytes:
-        """Decide how the peer finds the end of the body (RFC 9112 §6.3), and return the field that says it."""
+        """Decide how the body is delimited (RFC 9112 §6.3); return the header field that says so."""
         request = self.request
         self.no_body = self.bodiless or request.method == "HEAD"
         if self.bodiless:
@@ -2881,9 +2872,7 @@ class Exchange(BaseHandler):
         return b""
 
     def _look_at_peer(self, now: float) -> None:
-        """Raise Disconnected where the peer has gone, or ended its side HALF_CLOSED seconds ago: while all items are
-        empty, no send can fail.
-        """
+        """Raise Disconnected if the peer is lost, or sent FIN HALF_CLOSED seconds ago: empty items cause no send."""
         self.next_look = now + PEER_LOOK
         if end := self.connection.end():
             self.ended_at = min(self.ended_at, now)
@@ -2896,14 +2885,12 @@ class Exchange(BaseHandler):
                 self.give_up()
             else:
                 self.handle_error()
-        except BaseException:  # an error in the response to an error: nothing is left to say
+        except BaseException:  # the response to the error has failed too
             self.give_up()
 
     def handle_error(self) -> None:
-        """Log the error, then answer 500 or cut the response that has begun. The default leaves that looking
-        complete.
-        """
-        if not isinstance(sys.exception(), StreamFailed):  # which the application has logged
+        """Log the error, then send a 500 or cut a response that has begun. The default makes that look complete."""
+        if not isinstance(sys.exception(), StreamFailed):  # logged by the application
             self.log_exception(sys.exc_info())
         if self.headers_sent:
             return self.give_up()
@@ -2912,35 +2899,34 @@ class Exchange(BaseHandler):
         self.finish_response()
 
     def give_up(self) -> None:
-        """End without the rest of the response."""
+        """Abandon the rest of the response."""
         self.cut = True
         self.close()
 
     def close(self) -> None:
-        """Close the result. The default lets an error of that escape."""
+        """Close the result. The default lets its errors escape."""
         try:
             super().close()
         except BaseException:
             self.log_exception(sys.exc_info())
 
     def log_exception(self, exc_info: Any) -> None:
-        """Log one record. The default writes it in many pieces."""
-        what = f"{clipped(self.request.method)} {clipped(self.request.target, 1000)} failed"
-        log("ERROR", what, format_traceback(exc_info[1]))
+        """Log one record. The default writes many pieces."""
+        call = f"{clipped(self.request.method)} {clipped(self.request.target, 1000)}"
+        log("ERROR", f"{call} failed", format_traceback(exc_info[1]))
 
-    # Hooks that are never called
-    get_stdin = get_stderr = add_cgi_vars = _flush = None  # type: ignore[assignment]
+    get_stdin = get_stderr = add_cgi_vars = _write = _flush = None  # type: ignore[assignment]  # never called
 
 
 def declared_length(value: str) -> int:
-    """Convert a Content-Length of the application; raise ResultError for one that is no number."""
+    """Convert the application's Content-Length; raise ResultError if it is not a number."""
     if not is_length(value):
         raise ResultError(f"header Content-Length with value {clipped(value)} cannot be sent: it takes a number")
     return int(value)
 
 
 def refusal_application(error: HTTPError) -> WSGIApplication:
-    """Make the application that answers with a refusal: fixed text, nothing of the request in it."""
+    """Return an application that sends a refusal: fixed text, nothing from the request."""
 
     def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         line = status_line(error.status)
@@ -3909,30 +3895,31 @@ class Server:
 
 
 # ---- 16. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
-# Main thread: listens, imports, serves (Server.monitor), exits.
-# Signal thread (Life.attend): decides when to stop and with which status; the main thread reads `is_over`.
+#
+# - The main thread listens, imports, serves (Server.monitor) and exits.
+# - The signal thread (Life.attend) decides when to stop and with which status; the main thread reads `is_over`.
 
 PARENT = os.getppid()  # read early: of-watchdog may be gone before the function is imported
 PARENT_LOOK = 0.1  # seconds between checks of of-watchdog, once it stops
-HANG_UP = 1.0  # seconds after the end of stdin at which of-watchdog counts as gone, whatever getppid says
-TOGETHER = 0.25  # seconds in which two signals are one: a process group gets one directly and through of-watchdog
-HURRY = 0.5  # seconds for `shutdown` and exit handlers where the process has to end at once
-LATE = 5.0  # seconds of grace, after the time when of-watchdog or an exit handler should have finished
+HANG_UP = 1.0  # seconds after EOF on stdin when of-watchdog counts as gone, whatever getppid says
+TOGETHER = 0.25  # seconds within which two signals are one: a process group gets it directly and from of-watchdog
+HURRY = 0.5  # seconds for `shutdown` and exit handlers when the process has to end at once
+LATE = 5.0  # seconds of grace for of-watchdog, and for exit handlers that hang
 LAST_WORDS = 0.2  # seconds before exit: a busy of-watchdog loses the last output of a child that ends at once
 HOLDS = 5  # requests held open at of-watchdog: it may not have accepted the newest ones
-PATIENCE = 0.9  # part of write_timeout after which `shutdown` runs in spite of a call: at its end of-watchdog leaves
+PATIENCE = 0.9  # of write_timeout, after which `shutdown` runs in spite of a call: at its end of-watchdog exits
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
 CANNOT_GO_ON = "the server cannot go on: the function has closed a descriptor that is not its own"
 
 
 def lock_path(env: Mapping[str, str]) -> str:
-    """Return the path of the lock file, by which of-watchdog knows that the function is ready (Go's os.TempDir)."""
+    """Return the path of the lock file, which tells of-watchdog that the function is ready (Go's os.TempDir)."""
     return os.path.join(env.get("TMPDIR") or "/tmp", ".lock")  # noqa: S108
 
 
 def write_lock(path: str) -> None:
-    """Write the lock file; only warn if that fails, because calls are still answered, though probes are not."""
+    """Write the lock file; only warn if that fails: calls are served without it, but probes fail."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
     except OSError as error:
@@ -3941,7 +3928,7 @@ def write_lock(path: str) -> None:
 
 
 def remove_lock(path: str) -> None:
-    """Remove the lock file, if it is there."""
+    """Remove the lock file if it exists."""
     try:
         os.unlink(path)
     except OSError:  # of-watchdog was first
@@ -3949,19 +3936,19 @@ def remove_lock(path: str) -> None:
 
 
 def has_watchdog(env: Mapping[str, str]) -> bool:
-    """Tell whether of-watchdog has passed its settings on."""
+    """Tell whether the environment comes from of-watchdog."""
     return bool(env.get("fprocess") or env.get("function_process"))
 
 
 def is_supervised(env: Mapping[str, str]) -> bool:
     """Tell whether of-watchdog is the parent: it gives its child a pipe as stdin."""
-    return has_watchdog(env) and (os.fstat(0).st_mode & 0o170000) == 0o010000  # without a stdin, 0 is the listener
+    return has_watchdog(env) and (os.fstat(0).st_mode & 0o170000) == 0o010000  # without stdin, 0 is the listener
 
 
 def is_cut_off(sock: Socket) -> bool:
     """Tell whether the loopback device is down: faasd takes the network away before it sends SIGTERM.
 
-    of-watchdog would wait for responses that cannot reach it until it is killed; if its child fails, it ends at once.
+    of-watchdog would wait until it is killed for responses that cannot reach it; if its child fails, it exits at once.
     """
     try:
         from fcntl import ioctl
@@ -3998,16 +3985,16 @@ def let_signals_in() -> None:
 
 
 def leave_to_thread(number: int, frame: object) -> None:
-    """Do nothing about a signal: `Life.attend` does."""
+    """Ignore a signal here: `Life.attend` handles it."""
 
 
 class Hold:
-    """Requests that keep of-watchdog alive until the function has shut down: as process 1 of a container its end would
-    be the function's too.
+    """Requests that keep of-watchdog alive until the function has shut down: if process 1 of a container ends, all do.
 
-    of-watchdog answers POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first, and one
-    byte of that never comes. When it stops accepting, it still waits for its callers. Arguments: port, of-watchdog's;
-    function, which may have something to do at its end.
+    of-watchdog handles POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first, and its
+    one byte never comes. After it has stopped accepting, it still waits for its callers.
+
+    Arguments: port, of-watchdog's; function, which may define `shutdown`.
     """
 
     def __init__(self, port: int, function: Function) -> None:
@@ -4016,23 +4003,23 @@ class Hold:
         self.refused_at = FOREVER
 
     def calls_are_over(self, server: Server, now: float) -> bool:
-        """Keep up the requests; tell whether of-watchdog accepts no more, and its last call is over or given up."""
+        """Renew the requests; tell whether of-watchdog has stopped accepting, and its last call is over or given up."""
         if self.refused_at == FOREVER:
             if self.is_needed():
                 self.renew(now)
             return False
-        seen_late = 2 * PARENT_LOOK  # the refusal, and this
-        is_late = now + seen_late > self.refused_at + server.settings.write_timeout * PATIENCE
+        unseen = 2 * PARENT_LOOK  # seconds by which the refusal and its limit may be noticed late
+        is_late = now + unseen > self.refused_at + server.settings.write_timeout * PATIENCE
         return is_late or not (self.has_callers() or server.has_calls())
 
     def is_needed(self) -> bool:
-        """Tell whether the function has something to do at its end."""
+        """Tell whether the function has `shutdown` or exit handlers to run."""
         import atexit
 
         return self.function.shutdown is not None or atexit._ncallbacks() > 0
 
     def renew(self, now: float) -> None:
-        """Send one more request, because each is given up after read_timeout; note if of-watchdog refuses it."""
+        """Send one more request, since each ends after read_timeout; note when of-watchdog refuses the connection."""
         try:
             with Socket() as sock:
                 sock.settimeout(PARENT_LOOK)
@@ -4045,7 +4032,7 @@ class Hold:
             pass
 
     def has_callers(self) -> bool:
-        """Tell whether others are connected to of-watchdog: with http_buffer_req_body it may still hold their call."""
+        """Tell whether others are connected to of-watchdog: http_buffer_req_body may still hold their calls back."""
         own = {f"{LOOPBACK}:{sock.getsockname()[1]:04X}" for sock in self.socks}
         callers = (*connected_to(self.port, "/proc/net/tcp"), *connected_to(self.port, "/proc/net/tcp6"))
         return any(caller[-13:] not in own for caller in callers)
@@ -4065,8 +4052,8 @@ def connected_to(port: int, table: str) -> list[str]:
 class Life:
     """When the process ends, and with which status.
 
-        SIGTERM behind of-watchdog       serve on, because it goes on sending calls
-          it is gone, or holds for us    end with 0
+        SIGTERM behind of-watchdog       go on serving: it still sends calls
+          it is gone, or waits for Hold  end with 0
           the network is gone (faasd)    end with 1 within HURRY seconds
           it should be gone (leave_by)   exit
         SIGTERM alone                    accept for a MOMENT more, then drain for write_timeout at most
@@ -4075,7 +4062,7 @@ class Life:
         of-watchdog gone, no signal      end with 0
         own descriptor closed            exit with 1: the function has closed it
 
-    At `is_over` the main thread calls `shutdown` and exits; at `leave_by` the signal thread exits, whatever that does.
+    At `is_over` the main thread calls `shutdown` and exits; at `leave_by` the signal thread exits regardless.
     """
 
     def __init__(self, settings: Settings, supervised: bool, lock: str | None) -> None:
@@ -4086,11 +4073,11 @@ class Life:
         self.is_over, self.status = False, 0
 
     def take_signals(self) -> None:
-        """Let the signal thread take SIGTERM and SIGINT from now on, and those that are pending.
+        """Let the signal thread handle SIGTERM and SIGINT, also those that are pending.
 
-        Python's own handlers run in the main thread, once it wakes. But the kernel may give a signal to any thread, and
-        does so when it thaws a frozen container (`runc kill --all`); then nothing wakes the main one. The byte for
-        the wakeup descriptor is written by whichever thread gets the signal.
+        Python runs handlers in the main thread, once it wakes. But the kernel may deliver a signal to any thread, and
+        does so when it thaws a frozen container (`runc kill --all`): then nothing wakes the main thread. The wakeup
+        descriptor gets its byte from whichever thread receives the signal.
         """
         self.signals, writer = socket.socketpair()
         writer.setblocking(False)
@@ -4103,7 +4090,7 @@ class Life:
         os.register_at_fork(before=hold_signals, after_in_parent=let_signals_in, after_in_child=self.in_child)
 
     def check_signals(self) -> None:
-        """Warn if the function handles a signal itself; take back the wakeup descriptor that its event loop has set."""
+        """Warn if the function handles a signal itself; restore the wakeup descriptor: its event loop may set one."""
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != leave_to_thread:
                 lost = "calls in flight are lost, and `shutdown` is not called, if its handler ends the process"
@@ -4122,7 +4109,7 @@ class Life:
             self.server.forget()
 
     def become_ready(self) -> None:
-        """Write the lock file, if it is ours to write and no signal has come."""
+        """Write the lock file, unless of-watchdog writes it or a signal has come."""
         if self.lock and self.signalled_at == FOREVER:
             write_lock(self.lock)
 
@@ -4141,7 +4128,7 @@ class Life:
         events = poll()
         events.register(self.signals, POLLIN)
         if self.supervised:
-            events.register(os.dup(0), 0)  # its end is always reported; a copy, which the function does not close
+            events.register(os.dup(0), 0)  # EOF is always reported; a copy, since the function may close 0
         try:
             while monotonic() < self.leave_by:
                 for fd, _ in events.poll(min(self.next_look(), LONGEST_POLL) * 1000):
@@ -4163,9 +4150,9 @@ class Life:
         return max(0.0, min(PARENT_LOOK if self.supervised else DRAIN_LOOK, self.leave_by - monotonic()))
 
     def on_signals(self, numbers: bytes) -> None:
-        """Take signals from the wakeup descriptor. Handlers of the function's own run when the main thread wakes."""
+        """Handle signals from the wakeup descriptor; wake the main thread, which runs the function's own handlers."""
         if not numbers:
-            raise OSError("the end of the signals")
+            raise OSError("the signal socket is closed")
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.on_signal(number, monotonic())
@@ -4173,7 +4160,7 @@ class Life:
             self.server.wake()
 
     def on_signal(self, number: int, now: float) -> None:
-        """Decide how to stop; of SIGINT and SIGTERM at once, SIGTERM counts, which spares the callers."""
+        """Decide how to stop. If SIGINT and SIGTERM come together, SIGTERM counts: it spares the callers."""
         settings = self.settings
         if now > self.signalled_at + TOGETHER:
             self.hurry(0)
@@ -4189,7 +4176,7 @@ class Life:
         self.signalled_at = min(now, self.signalled_at)
 
     def look(self, now: float) -> None:
-        """Drain when it is time to; find out whether it is over."""
+        """Drain once that is due; check whether serving is over."""
         server = self.server
         if self.supervised and self.signalled_at != FOREVER and is_cut_off(self.signals):
             self.hurry(1)
@@ -4218,7 +4205,7 @@ class Life:
 
 
 def leave(status: int) -> NoReturn:
-    """Run the exit handlers, write out what was printed, and exit without waiting for threads that never return."""
+    """Run the exit handlers, flush the output, and exit without waiting for threads that never return."""
     import atexit
 
     begin_leaving(LATE, status)  # an exit handler may hang
@@ -4256,8 +4243,9 @@ def flush_output() -> None:
 def serve(
     target: str, settings: Settings, env: Mapping[str, str], log_of: Callable[[Application], WSGIApplication] | None
 ) -> int:
-    """Listen, import the function, serve until told to stop, with a request log if `log_of` makes one; return the exit
-    status.
+    """Listen, import the function and serve until told to stop; return the exit status.
+
+    `log_of`, if given, adds a request log to the application.
     """
     listener = listen(settings.host, settings.port)  # before the import: early calls wait in the backlog
     os.register_at_fork(after_in_child=listener.close)
@@ -4288,12 +4276,8 @@ def serve(
             remove_lock(life.lock)
 
 
-class FunctionFailed(Exception):
-    """The function's own code has raised before its first call. Arguments: the text to log, and the traceback."""
-
-
 def of_function(failure: str, step: Callable[[], Result]) -> Result:
-    """Run the function's own code; raise FunctionFailed, with `failure` as its text, if that raises."""
+    """Run the function's own code; raise LoadError with `failure` and the traceback if it raises."""
     try:
         return step()
     except (SettingsError, LoadError):
@@ -4302,11 +4286,11 @@ def of_function(failure: str, step: Callable[[], Result]) -> Result:
         trace = format_traceback(error, of_function=True)
         if isinstance(error, ModuleNotFoundError):
             trace += f"Is {clipped(error.name)} listed in requirements.txt, and was the function built since?\n"
-        raise FunctionFailed(failure, trace) from error
+        raise LoadError(failure, trace) from error
 
 
 def announce(listener: Socket) -> None:
-    """Tell whoever has started this by hand where to call."""
+    """Log where to call a function that was started by hand."""
     host, port = listener.getsockname()[:2]
     log("INFO", f"Listening on http://{host}:{port}\ncurl -d World http://{host}:{port}/")
 
@@ -4333,7 +4317,7 @@ class Answer:
     """The response of a function to `invoke`.
 
     status: int. headers: Headers. body: bytes, all of it. text: str, the body decoded. Iteration yields the items of a
-    stream as they come, once; close() ends it early.
+    stream as they are produced, once; close() ends it early.
     """
 
     def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes], close: Callable[[], object]) -> None:
@@ -4353,7 +4337,7 @@ class Answer:
         return decoded(self.body, charset_of(self.headers.get("Content-Type", "")))
 
     def json(self) -> Any:
-        """Return the body as JSON; raise ValueError if it is none."""
+        """Return the decoded JSON body; raise ValueError if it is not JSON."""
         return json_codec()[1](self.body.decode("utf-8"))
 
     def __iter__(self) -> Iterator[bytes]:
@@ -4363,7 +4347,7 @@ class Answer:
             self.close()
 
     def close(self) -> None:
-        """Leave, as a caller does who wants no more of a stream."""
+        """End a stream early, as a caller does that disconnects."""
         self._close()
 
     def __repr__(self) -> str:
@@ -4371,7 +4355,7 @@ class Answer:
 
 
 class LetThrough(Application):
-    """An application that lets the function's exceptions out to its caller; an HTTPError is still a response."""
+    """An application that raises the function's exceptions; an HTTPError is still a response."""
 
     def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
         if isinstance(error, HTTPError):
@@ -4393,10 +4377,10 @@ def invoke(
     """Call a function for a test, as the server would: from parsing the head to the headers of the response.
 
     Arguments: handle, the function's `handle`, or a Function; method; target, the path with its query, from `/` on; one
-    of body, bytes or text, json, any value that JSON can say, and form, a dict; headers, a dict or pairs; raise_errors,
-    whether the function's exceptions are raised here instead of becoming a 500. `startup` is not called. The settings
-    are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError, which names the argument, for one that
-    is not valid.
+    of body, bytes or text, json, any value that JSON can represent, and form, a dict; headers, a dict or pairs;
+    raise_errors, whether the function's exceptions are raised here instead of becoming a 500. `startup` is not called.
+    The settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError, which names the argument,
+    for one that is not valid.
     """
     from itertools import chain, islice
 
@@ -4404,7 +4388,7 @@ def invoke(
     request = invoked_request(method, target, content, kind, headers)
     environ = build_environ(request, base_environ("127.0.0.1", 8080), "127.0.0.1")
     started: list[tuple[str, HeaderPairs]] = []
-    early: list[bytes] = []
+    early: list[bytes] = []  # items sent by `write`, then the first that a generator yields
 
     def start_response(status: str, pairs: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:
         started.append((status, pairs))
@@ -4414,7 +4398,7 @@ def invoke(
     while isinstance(items, Later):
         items = items.take()
     close, iterator = getattr(items, "close", bool), iter(items)
-    if not started:  # a generator, which calls start_response before its first item
+    if not started:  # a generator calls start_response when it is asked for its first item
         early += islice(iterator, 1)
     status, pairs = started[-1]
     if method == "HEAD":
@@ -4426,12 +4410,12 @@ def invoke(
 def invoked_body(body: Any, json: Any, form: Any) -> tuple[bytes, str]:
     """Return the body that `invoke` sends, and its Content-Type, "" for none."""
     if (body is not None) + (json is not REQUIRED) + (form is not None) > 1:
-        raise TypeError("body, json and form are three ways to say the same: give one of them")
+        raise TypeError("body, json and form exclude each other: give one of them")
     if json is not REQUIRED:
         try:
             return encode_json(json), JSON
         except ResultError as error:
-            raise TypeError(f"json is {clipped(json)}: it takes what JSON can say; {error}") from None
+            raise TypeError(f"json is {clipped(json)}: it takes a value that JSON can represent; {error}") from None
     if form is not None:
         from urllib.parse import urlencode
 
@@ -4461,7 +4445,7 @@ def invoked_request(method: str, target: str, content: bytes, kind: str, headers
         request = parse_head(f"{method} {target} HTTP/1.1\r\n".encode() + head)
     except (HTTPError, UnicodeEncodeError):
         what = f"method {method}, target {clipped(target)} or headers"
-        raise ValueError(f"{what} are nothing that a server accepts: encode the target, as in %20") from None
+        raise ValueError(f"{what} would be refused by a server: encode the target, as in %20") from None
     request.body = content
     return request
 
@@ -4491,7 +4475,7 @@ CACHES = ("__pycache__", "node_modules")
 
 
 def reload(arguments: Sequence[str], target: str) -> int:
-    """Run the program in a child process, and again whenever a file of the function changes, until told to stop."""
+    """Run the program in a child process; restart it whenever a file of the function changes."""
     import subprocess
 
     passed_on = [argument for argument in arguments if argument != "--reload"]
@@ -4512,7 +4496,7 @@ def reload(arguments: Sequence[str], target: str) -> int:
 
 
 def watched_folder(target: str) -> str:
-    """Return the folder with the files of the function that TARGET names."""
+    """Return the folder that holds the function of TARGET."""
     path = os.path.abspath(target or default_target())
     if os.path.isdir(path):
         return path
@@ -4547,7 +4531,7 @@ def ignore_bytecode(folder: str) -> None:
 
 
 def wait_for_change(folder: str, seen: dict[str, int], child: Any) -> None:
-    """Wait until a file has changed; say so if the program ends before."""
+    """Wait until a file has changed; log if the program ends first."""
     ended = False
     while (now := watched_files(folder)) == seen:
         if not ended and child.poll() is not None:
@@ -4613,7 +4597,7 @@ def main(arguments: Sequence[str]) -> int:
     except SettingsError as error:
         log("ERROR", str(error))
         return 2
-    except (LoadError, FunctionFailed) as error:
+    except LoadError as error:
         log("ERROR", *error.args)
     except BaseException as error:
         log("ERROR", "the server failed", format_traceback(error))
@@ -4622,7 +4606,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run() -> NoReturn:
     """Run the program to its end: `python watchdog_app.py`, and the command `watchdog-app`."""
-    hold_signals()  # the command has imported the module, which blocks them only as __main__
+    hold_signals()  # the command imports the module, which blocks them only as __main__
     leave(main(sys.argv[1:]))
 
 

@@ -190,12 +190,12 @@ def test_what_a_wsgi_application_has_written_and_yields_comes_in_order_and_is_cl
         pytest.param(("G T",), {}, "method is 'G T': it takes a word", id="method"),
         pytest.param((7,), {}, "method is 7: it takes a word", id="method of another type"),
         pytest.param(
-            ("GET", "/ü"), {}, "nothing that a server accepts: encode the target, as in %20", id="target not encoded"
+            ("GET", "/ü"), {}, "would be refused by a server: encode the target, as in %20", id="target not encoded"
         ),
         pytest.param(
             ("TRACE",),
             {},
-            "method TRACE, target '/' or headers are nothing that a server accepts",
+            "method TRACE, target '/' or headers would be refused by a server",
             id="method that is refused",
         ),
         pytest.param(("GET", "a"), {}, "target is 'a': it takes a path", id="target"),
@@ -203,10 +203,15 @@ def test_what_a_wsgi_application_has_written_and_yields_comes_in_order_and_is_cl
         pytest.param((), {"body": {"a": 1}}, "body is {'a': 1}: it takes bytes or text; json=", id="body"),
         pytest.param((), {"body": "\ud800"}, r"body '\\ud800' is not valid Unicode", id="body that is no Unicode"),
         pytest.param(
-            (), {"json": {"a": echo}}, "json is {'a': <function echo .*: it takes what JSON can say", id="JSON"
+            (),
+            {"json": {"a": echo}},
+            "json is {'a': <function echo .*: it takes a value that JSON can represent",
+            id="JSON",
         ),
-        pytest.param((), {"json": float("nan")}, "json is nan: it takes what JSON can say", id="JSON of NaN"),
-        pytest.param((), {"body": "x", "json": 1}, "body, json and form are three ways", id="two bodies"),
+        pytest.param(
+            (), {"json": float("nan")}, "json is nan: it takes a value that JSON can represent", id="JSON of NaN"
+        ),
+        pytest.param((), {"body": "x", "json": 1}, "body, json and form exclude each other", id="two bodies"),
         pytest.param((), {"form": "x"}, "form is 'x': it takes a dict", id="form"),
         pytest.param((), {"headers": {"X": "a\nb"}}, "headers are not valid: .* header X with value", id="header"),
         pytest.param(
@@ -215,7 +220,7 @@ def test_what_a_wsgi_application_has_written_and_yields_comes_in_order_and_is_cl
         pytest.param(
             (),
             {"headers": {"Host": "a b"}},
-            "or headers are nothing that a server accepts",
+            "or headers would be refused by a server",
             id="header that is refused",
         ),
         pytest.param((), {"headers": 7}, "headers are not valid: they take a dict or pairs", id="headers"),
