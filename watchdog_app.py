@@ -2937,22 +2937,21 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 
 
 # ---- 13. Connection: one socket and its state ------------------------------------------------------------------------
-
 #
-# A Connection knows no threads and no other connection. Only its owner writes to it: the leader, or the thread that has
-# it (section 14). The one exception is `is_ready`, which whoever completes an awaited result sets.
+# A Connection knows nothing of threads or other connections. Only its owner writes to it: the leader, or the thread
+# that runs its call (section 14). One exception: the thread that completes an awaited result sets `is_ready`.
 #
 # state                  what happens                                                    next state
 # NEW, IDLE              a part of a request comes                                       HEAD, BODY
-# HEAD                   the rest of a head comes; it was but blank lines                BODY, IDLE
+# HEAD                   the rest of a head comes; only blank lines came                 BODY, IDLE
 # NEW, IDLE, HEAD, BODY  a request is complete or refused: it runs, or waits             RUNNING, QUEUED
 # NEW, IDLE, HEAD, BODY  the connection is lost; in NEW and IDLE FIN, or keep_alive ends CLOSED
 # BODY                   the kernel does not take our 100                                SENDING
 # QUEUED                 a thread is free; the connection is lost                        RUNNING, CLOSED
-# RUNNING                the response is sent; and a further request has come            IDLE, HEAD
+# RUNNING                the response is sent; and a further request has begun           IDLE, HEAD
 # RUNNING                the response is sent, the last one; it is cut                   LINGERING, CLOSED
 # RUNNING                the result is awaited; the kernel does not take all             AWAITING, SENDING
-# SENDING                all is sent, and `then` says how it goes on                     IDLE, HEAD, LINGERING
+# SENDING                all is sent; `then` is the next state                           IDLE, HEAD, LINGERING
 # SENDING                likewise                                                        AWAITING, BODY
 # SENDING                the connection is lost; nothing is taken for write_timeout      CLOSED
 # AWAITING               the result is ready: the call goes on, or waits for a thread    RUNNING, QUEUED
@@ -2964,7 +2963,7 @@ QUEUED, RUNNING, SENDING, AWAITING = "queued", "running", "sending", "awaiting"
 LINGERING, CLOSED = "lingering", "closed"
 READING = (IDLE, NEW, HEAD, BODY)
 IN, OUT = EPOLLIN, EPOLLOUT
-END, LOST = POLLRDHUP, POLLHUP | POLLERR | POLLNVAL  # FIN, perhaps of a half-close; the connection is gone
+END, LOST = POLLRDHUP, POLLHUP | POLLERR | POLLNVAL  # FIN, perhaps of a half-close; the connection is lost
 RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger {1, 0}; importing struct costs 1 ms at start
 
 
@@ -3010,26 +3009,26 @@ class Connection:
         self.since = clock()  # when the head, the body or the wait for a thread began
         self.state, self.mask, self.deadline = NEW, IN, self.since + settings.keep_alive
         self.then = IDLE  # the state after SENDING
-        self.out: bytes | memoryview = b""  # what the kernel did not take yet
-        self.behind: bytes | memoryview = b""  # what follows it
-        self.taken = self.discarded = 0  # bytes: acknowledged at the last look; read while LINGERING
-        self.more = False  # whether there may be more to read now, although its turn is over
+        self.out: bytes | memoryview = b""  # bytes that the kernel has not taken yet
+        self.behind: bytes | memoryview = b""  # and those that follow
+        self.taken = self.discarded = 0  # bytes acknowledged at the last check; bytes read while LINGERING
+        self.more = False  # whether more may be there to read, though its turn is over
         self.request: Request | None = None  # the call to run, until its response is complete
-        self.exchange: Exchange | None = None  # that runs, or awaits its result; and whether that is ready
+        self.exchange: Exchange | None = None  # in progress; and whether its awaited result is ready
         self.is_ready = False
         self.apart = False  # whether a thread without the lead owns it; only the Lead writes this
-        self.noted = False  # whether the call's time is known to the Lead's expectation, or says nothing
+        self.noted = False  # whether the call's time has been counted, or must not be
         self.watched = 0  # what the selector watches it for; only the Server writes this
 
     # -- one step --
 
     def step(self) -> bool:
-        """Do what an event allows, for one turn; return whether there is a call to run. Owner."""
+        """Handle an event, for one turn at most; return whether a call is to be run. Owner."""
         reader, self.more = self.reader, False
         try:
             if self.state not in READING:
                 return self._step_on()
-            if reader.buffer and (not reader.waiting or reader.in_part):  # what has come goes first
+            if reader.buffer and (not reader.waiting or reader.in_part):  # what came before
                 request = reader.receive(b"")
             elif data := self.receive():
                 request = reader.receive(data)
@@ -3049,7 +3048,7 @@ class Connection:
             return False
 
     def _step_on(self) -> bool:
-        """Do what an event allows behind a request; return whether an awaited result is ready."""
+        """Handle an event after the request is complete; return whether an awaited result is ready."""
         if self.state == SENDING:
             self.send_rest()
             self._follow(self.then, self.clock())
@@ -3063,7 +3062,7 @@ class Connection:
         return self.is_ready and self.state == AWAITING
 
     def _read_on(self) -> Request | None:
-        """Read further while reads are full: one more costs less than a poll, and a complete request frees memory."""
+        """Read on while reads are full: one more costs less than a poll, and a complete request frees memory."""
         end = self.clock() + TURN
         for _ in range(READ_AT_ONCE):
             if self.reader.in_part:
@@ -3078,7 +3077,7 @@ class Connection:
         return None
 
     def _await_rest(self, now: float) -> None:
-        """Wait for the rest of a request; a body may make no pause, and must keep up a rate on average."""
+        """Wait for the rest of a request; a body has to arrive without long pauses, and at BODY_RATE on average."""
         reader, settings = self.reader, self.settings
         state = reader.waiting or (NEW if self.state == NEW else IDLE)
         if state != self.state:
@@ -3110,7 +3109,7 @@ class Connection:
             result.when_ready(self._announce)
         elif state == BODY:
             self._await_rest(now)
-        elif state == LINGERING:  # to close with unread data would cost the peer our response
+        elif state == LINGERING:  # closing with unread data would cost the peer the response
             self._wait(LINGERING, IN, now + LINGER_SECONDS)
             try:
                 self.sock.shutdown(socket.SHUT_WR)
@@ -3122,7 +3121,7 @@ class Connection:
             self._wait(HEAD if self.more else IDLE, IN, now + self.settings.keep_alive)
 
     def run(self, server: Server) -> float:
-        """Run the call, or go on with the one whose result is ready; return when that was done. Owner.
+        """Run the call, or go on with the one whose result is ready; return the time when it is done. Owner.
 
         The response is sent as far as the kernel takes it.
         """
@@ -3139,7 +3138,7 @@ class Connection:
         if exchange.awaits:
             self._follow(AWAITING, now)
             return now
-        self.request = self.exchange = None  # the exchange has this connection: a cycle
+        self.request = self.exchange = None  # the exchange refers to this connection: a cycle
         if self.reader.held:
             self.reader.let_go()
         if exchange.cut:
@@ -3153,7 +3152,7 @@ class Connection:
         return now
 
     def expire(self, now: float) -> bool:
-        """End what took too long; return whether there is a refusal to send: 408 for part of a request. Leader."""
+        """End what takes too long; return whether a refusal is to be sent: 408 for a part of a request. Leader."""
         if self.state == SENDING and self.has_taken():
             self.deadline = now + self.settings.write_timeout
             return False
@@ -3163,7 +3162,7 @@ class Connection:
         return self.request is not None
 
     def leave_idle(self, now: float) -> None:
-        """Let an idle connection end now, and one that is new, and about to ask, in a moment. Leader."""
+        """Let an idle connection end now, and a new one, which may be about to ask, in a moment. Leader."""
         if self.state in (NEW, IDLE):
             self.deadline = min(self.deadline, now + MOMENT if self.state == NEW else now)
 
@@ -3171,7 +3170,7 @@ class Connection:
 
     @property
     def target(self) -> str:
-        """What the call asks for."""
+        """The target of the call's request; "" if there is no call."""
         request = self.request  # read once: the monitor asks while the owner may be done
         return request.target if request else ""
 
@@ -3180,7 +3179,7 @@ class Connection:
         self.state, self.since = QUEUED, self.clock()
 
     def has_call(self) -> bool:
-        """Tell whether there is a call to run: from the queue, or what came together with the last one. Owner."""
+        """Tell whether a call is to be run: from the queue, awaited, or one that came together with the last. Owner."""
         if self.state == QUEUED:
             return self.exchange is not None or self._is_wanted()
         return (self.more or self.is_ready) and self.step()
@@ -3188,8 +3187,8 @@ class Connection:
     def _is_wanted(self) -> bool:
         """Tell whether the caller of a queued call is still there; refuse the call if its time is over.
 
-        FIN may be a half-close, but of-watchdog closes so, too, when its own caller has gone: after HALF_CLOSED seconds
-        the call is not run, and whoever is there can try again.
+        FIN may be a half-close, but of-watchdog sends one, too, when its own caller has gone: after HALF_CLOSED seconds
+        the call is refused, so that a caller who is still there can try again.
         """
         assert self.request is not None
         end = self.end()
@@ -3209,7 +3208,7 @@ class Connection:
         self.reader.claim(size)
 
     def _announce(self) -> None:
-        """Say that the awaited result is ready. Any thread."""
+        """Tell the leader that the awaited result is ready. Any thread."""
         self.is_ready = True
         self.notify(self.fd)
 
@@ -3228,7 +3227,7 @@ class Connection:
         return BufferedReader(ArrivingBody(self, request, self.settings.read_timeout), RECEIVE)
 
     def _look_at_peer(self) -> None:
-        """Close if an awaited result's peer is gone; allow HALF_CLOSED seconds after FIN: it may be a half-close."""
+        """Close if the peer is lost while its result is awaited; allow HALF_CLOSED seconds after FIN."""
         end = self.end()
         if end & LOST:
             self.state = CLOSED
@@ -3238,7 +3237,7 @@ class Connection:
             self._wait(AWAITING, END, FOREVER)
 
     def receive(self) -> bytes | None:
-        """Return what has arrived, b"" at EOF, None for nothing yet; raise SenderGone. Owner."""
+        """Return what has arrived, b"" at EOF, None if nothing has; raise SenderGone if it is lost. Owner."""
         try:
             return self.sock.recv(RECEIVE)
         except BlockingIOError:
@@ -3247,7 +3246,7 @@ class Connection:
             raise SenderGone from error
 
     def send(self, data: bytes | memoryview, behind: bytes | memoryview = b"") -> None:
-        """Send what the kernel takes at once of `data` and what is `behind` it, and keep the rest. Owner."""
+        """Send as much of `data`, then `behind`, as the kernel takes at once, and keep the rest. Owner."""
         try:
             sent = self.sock.sendmsg((data, behind)) if behind else self.sock.send(data)
         except BlockingIOError:
@@ -3260,7 +3259,7 @@ class Connection:
             self.out = memoryview(behind)[sent - len(data) :] or b""
 
     def send_rest(self) -> None:
-        """Send what the kernel takes at once of the rest. Owner."""
+        """Send as much of the rest as the kernel takes at once. Owner."""
         out, behind = self.out, self.behind
         self.out = self.behind = b""  # an empty view would keep the whole response in memory
         self.send(out, behind)
@@ -3275,7 +3274,7 @@ class Connection:
             self.send_rest()
 
     def has_taken(self) -> bool:
-        """Tell whether the peer has acknowledged anything since the last look: the kernel reports room only when a
+        """Tell whether the peer has acknowledged anything since the last check: the kernel reports room only when a
         third of its buffer is free.
         """
         before, self.taken = self.taken, acknowledged(self.sock)
@@ -3352,25 +3351,24 @@ class ArrivingBody(RawIOBase):
 
 
 # ---- 14. Lead: threads, and the right to poll ------------------------------------------------------------------------
-
 #
 # Handing a call to another thread costs two switches under the GIL. So one thread has the lead: it polls, and runs a
 # complete call in place. The lead is passed on only when a call may block: before one that is expected to (by the
-# average of its like), before a response that waits for its peer, and, by the monitor, when the call in place is stuck.
+# average of earlier calls), before a response that waits for its peer, and by the monitor when the call is stuck.
 #
-# - Nobody polls without the lead; it is never lost: it passes only to a parked thread, or to one that starts.
-# - A call runs in place only if a thread is parked that can take the lead. One thread more than may block is kept for
-#   that; without it the leader queues calls, and goes on polling.
-# - A job (a Connection) has one owner: the leader if it is not `apart`, else the queue, or the one thread that runs it.
-# - A job comes apart only under `lock`, by the leader or by whoever takes the lead from it. It is given back by its
-#   owner's last write, `give_back`.
+# - Only the thread that has the lead polls. The lead is never lost: it passes to a parked thread or to a new one.
+# - A call runs in place only if a parked thread can take the lead. One thread more than `most` is kept for that; if
+#   none is parked, the leader queues calls and goes on polling.
+# - A job (a Connection) has one owner: the leader or, if it is `apart`, the queue or the one thread that runs it.
+# - A job becomes `apart` only under `lock`, by the leader or by whoever takes the lead from it. To give it back is the
+#   last write of its owner.
 # - `leader`, `parked`, `workers`, `queue` and `current` change under `lock`; without it they may only be looked at.
 
 
 class Expectation:
     """How long calls take: a moving average of all and, once one was slow, of each path.
 
-    Argument: ignores, which tells of a target whether its calls say nothing of others.
+    Argument: ignores, which tells whether calls to a target are left out.
     """
 
     def __init__(self, ignores: Callable[[str], bool]) -> None:
@@ -3398,8 +3396,8 @@ class Lead:
     """The right to poll, and the threads that pass it on. Of a job it knows `apart`, `noted` and `target` only.
 
     Arguments: most, how many threads may block; serve, called by the leader for each turn; work, which runs a job from
-    the queue without the lead; clock; ignores, which tells of a target that its calls are not to be counted. None of
-    them may raise.
+    the queue without the lead; clock; ignores, which tells whether calls to a target are left out of the averages. None
+    of them may raise.
     """
 
     def __init__(
@@ -3417,7 +3415,7 @@ class Lead:
         self.workers = 0
         self.queue: deque[Connection] = deque()
         self.stopped = False
-        self.current: Connection | None = None  # runs in place; and since when
+        self.current: Connection | None = None  # the job in place; and since when
         self.current_since = 0.0
         self.expectation = Expectation(ignores)
         self.alarm = Lock()  # what the monitor sleeps on
@@ -3427,7 +3425,7 @@ class Lead:
     # -- passing it on --
 
     def run_in_place(self, job: Connection, call: Callable[[Connection, float], object]) -> bool:
-        """Run `call(job, now)` with the lead in hand; return whether it still is: else the job is apart. Leader."""
+        """Run `call(job, now)`; return False if the lead has been passed on meanwhile: the job is apart. Leader."""
         me = self.leader
         self.current_since = began = self.clock()
         self.current = job
@@ -3441,7 +3439,7 @@ class Lead:
             return True
 
     def run_apart(self, job: Connection) -> bool:
-        """Pass the lead on and return True: the job is the caller's; or queue it for the next free thread. Leader."""
+        """Pass the lead on and return True: this thread now owns `job`; or queue it for the next free one. Leader."""
         with self.lock:
             if self._hand_over(job):
                 return True
@@ -3450,13 +3448,13 @@ class Lead:
             return False
 
     def step_aside(self, job: Connection) -> None:
-        """Pass the lead on if `job` runs in place: what comes may wait for a peer. Owner."""
+        """Pass the lead on if `job` runs in place: it may have to wait for its peer. Owner."""
         with self.lock:
             if self.current is job:
                 self._hand_over(job)
 
     def give_back(self, job: Connection) -> None:
-        """Leave `job` to the leader. Owner."""
+        """Return `job` to the leader. Owner."""
         job.apart = False
 
     def has_successor(self) -> bool:
@@ -3467,7 +3465,7 @@ class Lead:
             spare = None if self.parked else self._new_thread()
             if spare is not None:
                 self.parked.append(spare)
-            return bool(self.parked) and not self.queue  # a queue is worked off by whoever passes the lead on
+            return bool(self.parked) and not self.queue  # whoever passes the lead on works off the queue
 
     def _hand_over(self, job: Connection) -> bool:
         """Pass the lead to a parked or new thread; the old leader now owns `job`. Lock held."""
@@ -3500,7 +3498,7 @@ class Lead:
             self.parked.clear()
 
     def _new_thread(self) -> Lock | None:
-        """Start a thread, unless there are as many as may be: those that may block, and a leader. Lock held."""
+        """Start a thread, unless there are `most` and the leader. Lock held."""
         if self.stopped or self.workers > self.most:
             return None
         me = Lock()
@@ -3513,7 +3511,7 @@ class Lead:
         return me
 
     def _work(self, me: Lock) -> None:
-        """Thread main loop: lead as long as the lead is mine, then run what is queued, and park."""
+        """Thread main loop: serve while this thread has the lead, then run queued jobs, then park."""
         while self._is_woken(me):
             while self.leader is me and not self.stopped:
                 self.serve()
@@ -3551,10 +3549,10 @@ class Lead:
     def monitor(self, longest: float | None = None) -> None:
         """Sleep at most `longest` seconds, then pass the lead on if the call in place is stuck. Main thread.
 
-        It is called over and over. It rests when no call has run in place for a while, until the next one wakes it.
+        To be called in a loop. The monitor rests when no call has run in place for a while; the next one wakes it.
         """
         self.resting = self.clock() - self.current_since > REST_AFTER
-        if self.current is not None:  # it may have begun before it could see that the monitor rests
+        if self.current is not None:  # which may have begun too early to see that the monitor rests
             self.resting = False
         self.alarm.acquire(timeout=min(LONGEST_POLL if self.resting else STUCK, longest or LONGEST_POLL))
         self.resting = False
@@ -3577,19 +3575,18 @@ class Lead:
 
 
 # ---- 15. Server: the selector, accept, deadlines and drain -----------------------------------------------------------
-
 #
 # - Only the leader touches the selector, `connections`, `ready` and `later`.
-# - A connection stays in the selector while a thread owns it. Its first event there takes it off (`_set_aside`); its
-#   owner has it looked at again when it gives it back (`_own`).
-# - Any other thread reaches the leader by `inbox`, which wakes it: with descriptors, each to be served like an event.
-# - Once a second the leader ends connections whose time is over.
+# - A connection stays in the selector while a thread owns it. Its first event takes it off (`_set_aside`); when its
+#   owner gives it back, the leader registers it again (`_own`).
+# - Other threads reach the leader by `inbox`, which wakes it: each descriptor in it is served like an event.
+# - Once a second the leader ends connections whose deadline has passed.
 
 STDERR = 2  # the last of the standard descriptors
 
 
 def accept(listener: Socket) -> tuple[Socket, Any]:
-    """Accept as socket.accept does, which would use whatever class the function has put in the place of socket."""
+    """Accept as socket.accept does, but with our class: the function may have replaced `socket.socket`."""
     fd, peer = listener._accept()  # type: ignore[attr-defined]  # of _socket
     return Socket(listener.family, listener.type, listener.proto, fd), peer
 
@@ -3607,7 +3604,7 @@ class Server:
         self.listener, self.application, self.settings, self.clock = listener, application, settings, clock
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
-        # Whether requests are run before their bodies have arrived; which calls need no thread
+        # Whether calls run before their bodies have arrived; which of them need no thread
         self.streams = bool(getattr(application, "stream_request", False))
         self.at_once: Callable[[str], bool] = getattr(application, "answers_at_once", lambda target: False)
         self.base = base_environ(*listener.getsockname()[:2])
@@ -3622,8 +3619,8 @@ class Server:
         self.callbacks: dict[int, Callable[[], object]] = {listener.fileno(): self._accept, self.waker: self._woken}
         for fd in self.callbacks:
             self.epoll.register(fd, IN)
-        self.ready: deque[int] = deque()  # polled and not yet served; moves with the lead
-        self.later: dict[int, None] = {}  # have more than one turn's work: one of them goes on after each poll
+        self.ready: deque[int] = deque()  # polled, and not served yet; moves with the lead
+        self.later: dict[int, None] = {}  # more than one turn's work: one of them goes on after each poll
         self.next_tick = 0.0
         self.closing = False  # whether each response ends its connection
         self.draining = False
@@ -3637,7 +3634,7 @@ class Server:
     def monitor(self, longest: float | None = None) -> None:
         """Sleep at most `longest` seconds, then pass the lead on if its thread is stuck in a call. Main thread.
 
-        It has to be called over and over, by one thread.
+        To be called in a loop, always by the same thread.
         """
         self.lead.monitor(longest)
 
@@ -3684,18 +3681,14 @@ class Server:
             self._tick(self.clock())
 
     def _tick(self, now: float) -> None:
-        """Once a second: end connections whose time is over, and the pause of accept. Leader."""
+        """Once a second: end connections whose deadline has passed, and a pause of accept. Leader."""
         self.next_tick = now + (DRAIN_LOOK if self.draining else TICK)
         self._watch_own(IN)
         if self.draining and self.listener.fileno() >= 0 and self._accept():
             self.epoll.unregister(self.listener.fileno())
             del self.callbacks[self.listener.fileno()]
             self.listener.close()
-        served = {
-            *self.ready,
-            *self.inbox.items,
-            *self.later,
-        }  # first: after a freeze of the machine the time of all is over
+        served = {*self.ready, *self.inbox.items, *self.later}  # first: after a freeze all deadlines have passed
         for connection in [*self.connections.values()]:
             if connection.apart or connection.fd in served:
                 continue
@@ -3707,7 +3700,7 @@ class Server:
                 self._settle(connection)
 
     def _watch_own(self, mask: int) -> None:
-        """Watch the listener for `mask`; stop if the function has closed that, the selector or the waker. Leader."""
+        """Watch the listener for `mask`; stop if the function has closed it, the selector or the waker. Leader."""
         try:
             self.epoll.modify(self.waker, IN)
             if self.listener.fileno() >= 0:
@@ -3748,7 +3741,7 @@ class Server:
 
     def _close(self, connection: Connection) -> None:
         """Close `connection`; its descriptor is forgotten first, since the next accept may get the same. Leader."""
-        self._unwatch(connection)  # a child process may hold a copy of the socket: then closing would not do it
+        self._unwatch(connection)  # closing would not, if a child process holds a copy of the socket
         if self.connections.get(connection.fd) is connection:
             del self.connections[connection.fd]
         connection.close()
@@ -3756,7 +3749,7 @@ class Server:
     # -- calls --
 
     def _call(self, connection: Connection) -> None:
-        """Run the call of `connection`: in place, if it is short; else apart, or later. Leader."""
+        """Run the call of `connection`: in place if it is likely to be short, otherwise apart, or later. Leader."""
         lead, request = self.lead, connection.request
         assert request is not None
         apart = connection.exchange is None and (
@@ -3811,7 +3804,7 @@ class Server:
     # -- accept --
 
     def _accept(self) -> bool:
-        """Accept what waits, a number at a time so that others get their turn; return whether that was all. Leader."""
+        """Accept waiting connections, a few at a time; return whether none is left. Leader."""
         for _ in range(ACCEPT_AT_ONCE):
             try:
                 sock, peer = accept(self.listener)
@@ -3829,16 +3822,20 @@ class Server:
                 sock.close()
                 self._cannot_go_on(OSError("a standard one"))
                 return False
-            reader = RequestReader(self.settings.max_head, self.settings.max_body, self.memory, self.streams)
-            connection = Connection(sock, str(peer[0]), reader, self.settings, self.clock, self.inbox.put)
-            if stale := self.connections.get(connection.fd):  # the function has closed its descriptor
-                stale.watched = 0
-                stale.sock.detach()
-                if not stale.apart:
-                    stale.close()
-            self.connections[connection.fd] = connection
-            self._settle(connection)
+            self._add(sock, str(peer[0]))
         return False
+
+    def _add(self, sock: Socket, peer: str) -> None:
+        """Begin to serve an accepted connection. Leader."""
+        reader = RequestReader(self.settings.max_head, self.settings.max_body, self.memory, self.streams)
+        connection = Connection(sock, peer, reader, self.settings, self.clock, self.inbox.put)
+        if stale := self.connections.get(connection.fd):  # the function has closed its descriptor
+            stale.watched = 0
+            stale.sock.detach()
+            if not stale.apart:
+                stale.close()
+        self.connections[connection.fd] = connection
+        self._settle(connection)
 
     # -- what others ask of the leader --
 
@@ -3855,7 +3852,7 @@ class Server:
         self.fault, self.lead.stopped = error, True
         self.wake()
 
-    def close_after_answers(self) -> None:
+    def close_after_responses(self) -> None:
         """Let each response from now on end its connection. Any thread."""
         self.closing = True
 
@@ -3865,7 +3862,7 @@ class Server:
         self._wake_leader()
 
     def drained(self) -> bool:
-        """Tell whether nothing is in flight any more, but for peers that have their responses. Any thread."""
+        """Tell whether the drain is complete: all peers that are left have their responses. Any thread."""
         if not self.draining or self.listener.fileno() >= 0:
             return False
         return all(connection.state == LINGERING for connection in [*self.connections.values()])
@@ -4181,7 +4178,7 @@ class Life:
         if self.supervised and self.signalled_at != FOREVER and is_cut_off(self.signals):
             self.hurry(1)
         if server and self.drain_at != FOREVER:
-            server.close_after_answers()
+            server.close_after_responses()
             if now >= self.drain_at and not server.draining:
                 server.drain()
         if server and not self.is_over and (server.drained() or self.watchdog_is_gone(server, now)):
@@ -4255,16 +4252,9 @@ def serve(
         never = "lets of-watchdog accept calls for ever after SIGTERM, until it is killed: it takes 1ms or more"
         log("WARNING", f"healthcheck_interval=0s {never}")
     try:
-        if settings.ready_on == "listen":
-            life.become_ready()
-        function = of_function("the function's module cannot be imported", lambda: load_function(target))
-        application = Application(function, settings, env)
-        of_function("startup failed", application.startup)
-        life.check_signals()
-        if settings.ready_on == "startup":
-            life.become_ready()
+        application = load_application(target, settings, env, life)
         if life.supervised:
-            life.hold = Hold(watchdog_port(env), function)
+            life.hold = Hold(watchdog_port(env), application.function)
         else:
             announce(listener)
         status = life.run(Server(listener, log_of(application) if log_of else application, settings))
@@ -4274,6 +4264,19 @@ def serve(
     finally:
         if life.lock:
             remove_lock(life.lock)
+
+
+def load_application(target: str, settings: Settings, env: Mapping[str, str], life: Life) -> Application:
+    """Import the function, run its `startup`, and write the lock file when `ready_on` says so."""
+    if settings.ready_on == "listen":
+        life.become_ready()
+    function = of_function("the function's module cannot be imported", lambda: load_function(target))
+    application = Application(function, settings, env)
+    of_function("startup failed", application.startup)
+    life.check_signals()
+    if settings.ready_on == "startup":
+        life.become_ready()
+    return application
 
 
 def of_function(failure: str, step: Callable[[], Result]) -> Result:
@@ -4296,7 +4299,7 @@ def announce(listener: Socket) -> None:
 
 
 def prepare_process() -> None:
-    """Process-wide setup: short turns for threads, output that appears at once, one copy of this module."""
+    """Process-wide setup: threads' turns and failures, output that appears at once, one copy of this module."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     threading.excepthook = log_thread_failure
     track_threads()

@@ -1377,7 +1377,7 @@ def test_drain_waits_for_an_answer_to_be_taken():
 
 def test_last_answer_ends_its_connection():
     with serving(lambda event, context: "x") as server, server.connect() as sock:
-        server.server.close_after_answers()
+        server.server.close_after_responses()
         assert ask(sock).closes
         assert sock.recv(1) == b""
 
