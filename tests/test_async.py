@@ -644,9 +644,9 @@ def line_of(text):
 def test_what_holds_up_the_loop_is_logged_once_a_place(hold_up, log):
     for _ in range(2):
         with hold_up():
-            wait_for(lambda: "holds up" in log.getvalue(), "a warning")
+            wait_for(lambda: "has blocked" in log.getvalue(), "a warning")
     line = line_of("# here it " + "stands")
-    place = f"WARNING {__file__}:{line} holds up all async calls for over 0.05 s: release.wait(DEADLINE)  # here it stands\n"
+    place = f"WARNING {__file__}:{line} has blocked all async calls for over 0.05 s: release.wait(DEADLINE)  # here it stands\n"
     assert log.getvalue().startswith(place)
     assert log.getvalue().count("WARNING") == 1
 
@@ -669,7 +669,7 @@ def test_task_that_a_call_has_left_is_seen_when_it_holds_up_the_next(monkeypatch
         begun.wait(DEADLINE)
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(server.get)
-            wait_for(lambda: "holds up" in log.getvalue(), "a warning")
+            wait_for(lambda: "has blocked" in log.getvalue(), "a warning")
             release.set()
             assert answer.result(DEADLINE).status == 204
 
@@ -703,7 +703,7 @@ def test_hook_that_holds_up_the_loop_at_the_start_holds_up_nobody(monkeypatch, l
         time.sleep(0.2)
 
     Application(Function(hello, startup=startup), Settings(), {}).startup()
-    assert "holds up" not in log.getvalue()
+    assert "has blocked" not in log.getvalue()
 
 
 LIBRARY_FILE, PACKAGE_FILE = asyncio.__file__, "/home/app/.venv/lib/python3.13/site-packages/slow/client.py"

@@ -982,7 +982,7 @@ def test_a_missing_secret_is_an_error_that_names_its_file_unless_there_is_a_defa
 
 @pytest.mark.parametrize("name", ["", "..", "../key", "a/b", "/etc/passwd", "a..b", "a\0b", None, 7])
 def test_a_secret_name_that_is_none(name, tmp_path):
-    with pytest.raises(ValueError, match=r"secret name .* is not valid: it takes a file's name"):
+    with pytest.raises(ValueError, match=r"secret name .* is not valid: it takes a file name"):
         context_of(secret_dir=str(tmp_path)).secret(name)
 
 

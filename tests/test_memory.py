@@ -115,7 +115,7 @@ def test_body_that_does_not_fit_beside_the_others_is_a_503(log, framed):
         assert read_answer(read_all(first))[0].text == "700000"
         wait_for(lambda: server.server.memory.held == 0, "the end of what is counted")
         assert ask(server, framed(b"x" * 400_000)).text == "400000"
-    assert log.getvalue().count("WARNING bodies would hold more than body_memory=1048576 bytes") == 1
+    assert log.getvalue().count("WARNING bodies would take more than body_memory=1048576 bytes") == 1
 
 
 def test_body_that_could_never_fit_is_a_413():
