@@ -133,7 +133,7 @@ TURN = 0.001  # seconds of receiving for one request
 READ_AT_ONCE = 16  # further recv calls while each one fills its buffer
 ACCEPT_AT_ONCE = 64  # connections accepted
 RECEIVE = 64 * 1024  # bytes of one recv
-JOINED = 64 * 1024  # bytes of a body copied behind its head for a single send; a longer one has a send of its own
+JOINED = 64 * 1024  # bytes of a body that is copied behind its head for a single send; a longer body is sent separately
 PIECE = 64 * 1024  # bytes of one read of a streamed file
 UNCOUNTED = 64 * 1024  # bytes of a JSON body whose objects do not count as body_memory: they are small
 
@@ -151,12 +151,12 @@ ACCEPT_PAUSE = 0.05  # seconds without accept after it failed for lack of descri
 BACKLOG = 1024  # connections that wait in the kernel during the import, or while the leader is busy
 LONGEST_POLL = 86400.0  # seconds; the kernel allows 24 days
 
-# Log and stop
+# Log and shutdown
 LOG_LINE = 60 * 1024  # bytes of a line; of-watchdog stops reading at a line of 64 KiB
 LOG_PATIENCE = 5.0  # seconds that output waits for its reader before it is dropped
 READY_SECONDS = 1.0  # time limit of `ready`, and lifetime of its result
 MOMENT = 1.0  # seconds for which a server without of-watchdog accepts after SIGTERM, before callers know of it
-DRAIN_LOOK = 0.02  # seconds between checks that the drain is complete
+DRAIN_LOOK = 0.02  # seconds between checks whether the drain is complete
 LIBRARY = os.path.dirname(os.path.dirname(os.__file__)) + os.sep  # contains the standard library, a folder or a zip
 
 DURATION = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"
@@ -309,7 +309,7 @@ def read_setting(name: str, text: str) -> Any:
     convert, default = SETTINGS[name]
     try:
         if not isinstance(text, str):
-            raise ValueError("text, as the environment has it")
+            raise ValueError("text, as in the environment")
         return convert(text or default) if text or default else None
     except ValueError as takes:
         raise SettingsError(f"{name}={clipped(text)} is not valid: it takes {takes}") from None
@@ -558,7 +558,7 @@ class Output(FileIO):
         rest = memoryview(data)
         try:
             while rest and select((), (self,), (), 0 if self.lost else LOG_PATIENCE)[1]:
-                rest = rest[os_write(self.fileno(), rest[:PIPE_BUF]) :]  # a writable pipe has room for so many
+                rest = rest[os_write(self.fileno(), rest[:PIPE_BUF]) :]  # a writable pipe has room for PIPE_BUF bytes
         except (OSError, ValueError):  # a broken pipe, a full disk, a closed descriptor
             pass
         return len(rest)
@@ -736,7 +736,7 @@ IMPORT_SYSTEM = ("importlib", "importlib._bootstrap", "importlib._bootstrap_exte
 def function_frames(error: BaseException) -> TracebackType | None:
     """Return the traceback without the frames of this module, threading and the import system at its beginning.
 
-    If no frame is left, return the whole traceback, or None for a SyntaxError, whose message has the place.
+    If no frame is left, return the whole traceback, or None for a SyntaxError, whose message names the line.
     """
     frames = error.__traceback__
     while frames and frames.tb_frame.f_globals.get("__name__") in (__name__, "threading", *IMPORT_SYSTEM):
@@ -767,7 +767,7 @@ def start_thread(work: Callable[[Any], object], argument: object, name: str) -> 
 #
 # Any thread may parse. The caches need no lock: threads that miss at the same time compute the same value.
 
-CHUNKED = -1  # instead of a body's length
+CHUNKED = -1  # stands for the length of a chunked body
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
 FRAMING = frozenset(("HTTP_TRANSFER_ENCODING", "CONTENT_LENGTH", "HTTP_CONNECTION", "HTTP_EXPECT"))
 NONE_REPEATED: dict[str, list[str]] = {}
@@ -1089,9 +1089,9 @@ def take_body(buffer: bytearray, request: Request, most: int, trailer_room: int)
 
 
 def whole_body(length: int, data: bytes) -> bytes:
-    """Return the body if `data` is the whole of it, with a length or in one chunk, as of-watchdog sends it; else b"".
+    """Return the body if `data` is all of it, sent with a length or, as by of-watchdog, in one chunk; else return b"".
 
-    One chunk takes 0.4 µs, and 4 µs with the generators.
+    One chunk takes 0.4 µs here, and 4 µs with the generators.
     """
     if length != CHUNKED:
         return data if length == len(data) else b""
@@ -1143,7 +1143,7 @@ class RequestReader:
     def __init__(self, max_head: int, max_body: int, memory: BodyMemory | None = None, streams: bool = False) -> None:
         self.memory, self.held = memory or BodyMemory(sys.maxsize), 0
         self.max_head, self.max_body, self.streams = max_head, sys.maxsize if streams else max_body, streams
-        self.max_at_once = min(MAX_LINE, max_head)  # a head of so many bytes is within each limit
+        self.max_at_once = min(MAX_LINE, max_head)  # a head of this length is within both limits
         self.buffer = bytearray()  # bytes that have arrived and are not taken yet
         self._forget()
 
@@ -1377,14 +1377,14 @@ def json_default(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-# ---- 8. Event and context: what the function sees --------------------------------------------------------------------
+# ---- 8. Event and context: the arguments of handle -------------------------------------------------------------------
 
 if TYPE_CHECKING:
     from functools import cached_property as lazy  # for type checkers, a lazy attribute is a cached property
 else:
 
     class lazy:
-        """An attribute that its method computes on first access; an attribute that is not used costs nothing."""
+        """An attribute that its method computes on first access; an unused attribute costs nothing."""
 
         def __init__(self, compute: Callable[[Any], Any]) -> None:
             self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
@@ -1623,7 +1623,7 @@ class Event:
 
     @lazy
     def _content(self) -> bytes:
-        return read_input(self.environ)  # without the copy that makes a Body, which `text`, `json` and `stream` save
+        return read_input(self.environ)  # not yet a Body: that is a copy, which `text`, `json` and `stream` do without
 
     @lazy
     def body(self) -> Body:
@@ -1658,7 +1658,7 @@ class Event:
         return parse_query(self._content, "form field")
 
     @property
-    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # for vars(event); it does not hold the attributes
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # for vars(event); attributes are stored elsewhere
         return {name: getattr(self, name) for name in ("body", "headers", "method", "query", "path")}
 
     def __repr__(self) -> str:
@@ -2049,7 +2049,10 @@ LOOP = Loop()
 
 
 def warn_of_hold_up(frame: FrameType | None) -> None:
-    """Log the function's line in `frame`, the loop's; without one, the loop is not blocked, but waits for the GIL."""
+    """Log the function's line that blocks the loop, whose thread runs `frame`.
+
+    Without such a line the loop is not blocked, but waits for the GIL.
+    """
     if place := function_frame(frame):
         from linecache import getline
 
@@ -2353,9 +2356,6 @@ class Function:
     ) -> None:
         if not callable(handle):
             raise TypeError(f"handle is {clipped(handle)}: it takes a function of event and context")
-        for name, hook in (("startup", startup), ("shutdown", shutdown), ("ready", ready)):
-            if hook is not None and not callable(hook):
-                raise TypeError(f"{name} is {clipped(hook)}: it takes a function, or None")
         self.handle, self.stream_request = handle, bool(stream_request)
         self.startup, self.shutdown, self.ready = startup, shutdown, ready
 
@@ -2454,10 +2454,10 @@ class Application:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         event, context = self.event(environ), self.context(environ)
         if environ.get("PATH_INFO", "")[:3] == "/_/" and event.path in OWN_PATHS:
-            return self._answer_itself(event, context, start_response)
-        return self._answer(self.handle, event, context, start_response)
+            return self._respond_itself(event, context, start_response)
+        return self._respond(self.handle, event, context, start_response)
 
-    def _answer(
+    def _respond(
         self, produce: Callable[[Event, Context], Any], event: Event, context: Context, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Convert the result or exception of `produce` to a response and begin it; return the items to send."""
@@ -2465,7 +2465,7 @@ class Application:
             result = produce(event, context)
             if hasattr(result, "__await__"):
                 job = Job(result, context)
-                return Later(job, lambda: self._answer(lambda *_: job.take(), event, context, start_response))
+                return Later(job, lambda: self._respond(lambda *_: job.take(), event, context, start_response))
             response = None if callable(result) else to_response(result)
         except BaseException as error:  # also SystemExit: sys.exit in a function ends its call, not the server
             response = self._failure(error, event, context)
@@ -2521,7 +2521,7 @@ class Application:
         """Return whether the runtime itself responds to `target`, which needs no thread."""
         return ("_/" in target or "%" in target) and decoded_path(target.partition("?")[0]) in OWN_PATHS
 
-    def _answer_itself(self, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
+    def _respond_itself(self, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
         """Respond to a check of health, or of readiness, as of-watchdog sends with `ready_path=/_/ready`."""
         if event.path == "/_/health" or self.readiness is None:
             return self._send(state(True), event, context, start_response)
@@ -2548,7 +2548,7 @@ class Application:
         return trace
 
 
-CALL_CODE.add(Application._answer.__code__)  # its local `context` is that of the call
+CALL_CODE.add(Application._respond.__code__)  # its local `context` is that of the call
 
 
 def from_error(error: HTTPError) -> Response:

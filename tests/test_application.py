@@ -509,11 +509,6 @@ def test_a_target_of_another_type_is_an_error(load, target):
             "handle is 'handler': it takes a function of event and context",
             id="function",
         ),
-        pytest.param(lambda: Function(raises, startup=5), "startup is 5: it takes a function, or None", id="startup"),
-        pytest.param(
-            lambda: Function(raises, shutdown="x"), "shutdown is 'x': it takes a function, or None", id="shutdown"
-        ),
-        pytest.param(lambda: Function(raises, ready=True), "ready is True: it takes a function, or None", id="ready"),
     ],
 )
 def test_wrong_use_names_the_argument_and_what_it_takes(make, says):

@@ -290,9 +290,7 @@ def test_an_unknown_argument_is_a_type_error_that_names_it():
     ("name", "value"), [("threads", 5), ("threads", 0), ("debug", True), ("secret_dir", None), ("max_body", b"1MB")]
 )
 def test_a_value_that_is_no_text_is_an_error_that_names_it(name, value):
-    with pytest.raises(
-        SettingsError, match=f"^{name}={value!r} is not valid: it takes text, as the environment has it$"
-    ):
+    with pytest.raises(SettingsError, match=f"^{name}={value!r} is not valid: it takes text, as in the environment$"):
         Settings(**{name: value})
 
 
