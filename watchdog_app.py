@@ -1469,10 +1469,8 @@ class Headers(Values):
 
     def __iter__(self) -> Iterator[str]:
         for key in self._environ:
-            if key.startswith("HTTP_"):
-                yield key[5:].replace("_", "-").title()
-            elif key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-                yield key.replace("_", "-").title()
+            if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+                yield key.removeprefix("HTTP_").replace("_", "-").title()
 
     def getlist(self, name: str) -> list[str]:
         """Return the values of all fields called `name`, in order of arrival."""
@@ -1663,14 +1661,6 @@ class Event:
 
     def __repr__(self) -> str:
         return f"<Event {clipped(self.method)} {clipped(self._target)}>"
-
-
-class StreamEvent(Event):
-    """The request of one call of a function with `stream_request`; the body arrives during the call."""
-
-    @lazy
-    def stream(self) -> BinaryIO:
-        return self.environ["wsgi.input"]  # type: ignore[no-any-return]
 
 
 def read_input(environ: dict[str, Any]) -> bytes:
@@ -2422,7 +2412,6 @@ class Application:
         self.function = function if isinstance(function, Function) else Function(function)
         self.handle, self.debug = self.function.handle, settings.debug
         self.stream_request = self.function.stream_request  # read by the server
-        self.event = StreamEvent if self.stream_request else Event
         self.context = Context.of(env, settings)
         self.readiness = Readiness(self._is_ready) if self.function.ready else None
 
@@ -2452,7 +2441,9 @@ class Application:
             return False
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        event, context = self.event(environ), self.context(environ)
+        event, context = Event(environ), self.context(environ)
+        if self.stream_request:
+            event.stream = environ["wsgi.input"]  # instead of a copy: the body arrives during the call
         if environ.get("PATH_INFO", "")[:3] == "/_/" and event.path in OWN_PATHS:
             return self._respond_itself(event, context, start_response)
         return self._respond(self.handle, event, context, start_response)
