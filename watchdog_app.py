@@ -117,7 +117,7 @@ MAX_LINE = 64 * 1024  # bytes of a request line, beyond it 414; few exceed 8 KiB
 MAX_FIELDS = 200  # header fields, and trailer fields, beyond it 431; a browser sends about 20, the gateway adds 6
 MAX_PARAMETERS = 1000  # query parameters, form fields or cookies, beyond it 413
 MAX_METHOD = 32  # bytes of a method, beyond it 501; the longest registered one, UPDATEREDIRECTREF, has 17
-MAX_BLANK_LINES = 4  # before a request line (RFC 9112 §2.2: a server should ignore at least one)
+MAX_BLANK_LINES = 4  # empty lines before a request line (RFC 9112 §2.2: a server should ignore at least one)
 MAX_CHUNK_LINE = 256  # bytes of a chunk's size and extensions; extensions are unused in practice
 HEAD_SECONDS = 10.0  # from the first byte of a head to its last
 BODY_RATE = 1024.0  # bytes a second that a body must average after read_timeout
@@ -135,7 +135,7 @@ ACCEPT_AT_ONCE = 64  # connections accepted
 RECEIVE = 64 * 1024  # bytes of one recv
 JOINED = 64 * 1024  # bytes of a body that is copied behind its head for a single send; a longer body is sent separately
 PIECE = 64 * 1024  # bytes of one read of a streamed file
-UNCOUNTED = 64 * 1024  # bytes of a JSON body whose objects do not count as body_memory: they are small
+UNCOUNTED = 64 * 1024  # bytes of a JSON body up to which its objects do not count as body_memory
 
 # Scheduling
 STUCK = 0.002  # seconds after which a call in place is stuck
@@ -259,7 +259,7 @@ class SettingsError(ValueError):
 class Settings:
     """The settings, read once; durations are in seconds, sizes in bytes.
 
-    Arguments: the settings that differ from their defaults, each as text, as in the environment.
+    Arguments: the settings that differ from their defaults, in the text form of the environment.
     Raises SettingsError for an invalid value and TypeError for an unknown name.
     """
 
@@ -593,13 +593,15 @@ class ImportHook:
 
         spec: Any = find_spec(name)
         if spec is not None:
-            execute = spec.loader.exec_module
+            loader, execute = spec.loader, spec.loader.exec_module
 
             def exec_module(module: Any) -> None:
                 execute(module)
-                self.set_up(module)
+                if module.__name__ == name:  # the modules of a zip share one loader
+                    del loader.exec_module
+                    self.set_up(module)
 
-            spec.loader.exec_module = exec_module
+            loader.exec_module = exec_module
         return spec
 
 
@@ -1561,8 +1563,8 @@ def charset_of(content_type: str) -> str:
 
 
 def decoded(data: bytes, codec: str) -> str:
-    """Decode, and replace bad bytes; for single-byte codecs by a table, since they take 0.1 to 0.3 s a MB of bad bytes
-    and the table a hundredth of that.
+    """Decode, and replace bad bytes. For single-byte codecs this uses a table, which takes a hundredth of the 0.1 to
+    0.3 s that they need for each MB of bad bytes.
     """
     if not codec.startswith(("iso8859", "cp125", "koi8")):
         return data.decode(codec, "replace")
@@ -2362,7 +2364,7 @@ class Readiness:
         self.result, self.until = Feed(), 0.0  # the latest one, and the time when it expires
 
     def ask(self) -> Feed:
-        """Return the feed of a result, which has its value within READY_SECONDS."""
+        """Return a feed that gets its result within READY_SECONDS."""
         with self.lock:
             if monotonic() >= self.until:
                 self.result, self.until = Feed(), FOREVER
@@ -2493,18 +2495,18 @@ class Application:
         return send(event.environ, start_response)
 
     def _relay(
-        self, answer: WSGIApplication, event: Event, context: Context, start_response: StartResponse
+        self, application: WSGIApplication, event: Event, context: Context, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Let a WSGI application, such as a response object of Flask, respond; convert its exception to a response."""
         try:
-            return answer(event.environ, start_response)
+            return application(event.environ, start_response)
         except Disconnected:  # this server's `write` raises it
             raise
         except BaseException as error:
             failure = sys.exc_info()
 
             def start_again(status: str, headers: HeaderPairs, _: Any = None) -> Callable[[bytes], object]:
-                return start_response(status, headers, failure)  # `answer` may have called start_response
+                return start_response(status, headers, failure)  # which the application may have called already
 
             return self._send(self._failure(error, event, context), event, context, start_again)
 
@@ -2513,7 +2515,7 @@ class Application:
         return ("_/" in target or "%" in target) and decoded_path(target.partition("?")[0]) in OWN_PATHS
 
     def _respond_itself(self, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
-        """Respond to a check of health, or of readiness, as of-watchdog sends with `ready_path=/_/ready`."""
+        """Respond to a health check, or to a readiness check such as of-watchdog's with `ready_path=/_/ready`."""
         if event.path == "/_/health" or self.readiness is None:
             return self._send(state(True), event, context, start_response)
         answer = self.readiness.ask()

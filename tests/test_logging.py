@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import signal
 import sys
+import zipfile
 
 import pytest
 from conftest import connect_and_get, process, wait_for
@@ -232,3 +234,16 @@ def test_module_that_no_other_finder_has_is_not_found(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [hook])
     monkeypatch.delitem(sys.modules, "logging")
     assert hook.find_spec("logging") is None
+
+
+def test_modules_of_a_zip_share_a_loader_and_only_the_one_that_is_waited_for_is_set_up(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "library.zip", "w") as file:
+        file.writestr("zipped_one.py", "import zipped_two")
+        file.writestr("zipped_two.py", "")
+        file.writestr("zipped_three.py", "")
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.syspath_prepend(tmp_path / "library.zip")
+    seen = []
+    ImportHook("zipped_one", lambda module: seen.append(module.__name__)).install()
+    modules = [importlib.import_module(name) for name in ("zipped_one", "zipped_three")]
+    assert seen == ["zipped_one"] and len({id(module.__loader__) for module in modules}) == 1
