@@ -538,7 +538,7 @@ class Output(FileIO):
         data = data if type(data) is bytes else memoryview(data).tobytes()
         for piece in whole_lines(data, b"\n"):
             with self.lock:
-                notice = b"\nWARNING %d bytes of output are lost: nobody took them\n" % self.lost
+                notice = b"\nWARNING %d bytes of output are lost: nobody read them\n" % self.lost
                 if self.lost and not self._put(notice):
                     self.column = self.lost = 0
                 self.lost += self._put(self._with_break(piece))
@@ -960,7 +960,8 @@ def keep_alive(modern: bool, connection: str | None) -> bool:
     return "close" not in options and (modern or "keep-alive" in options)
 
 
-# Filled from the heads that arrive. A hit takes 0.02 µs, parsing a field line 0.6 µs, a request line 1.1 µs
+# Filled from the heads that arrive. A hit takes 0.02 µs; without it, a request line takes 1.1 µs, a field line 0.6 µs,
+# a host or an environ key 0.3 µs
 REQUEST_LINES = Known(parse_request_line)
 FIELDS = Known(parse_field)
 ENVIRON_KEYS = Known(environ_key)
@@ -2211,8 +2212,8 @@ def from_tuple(result: tuple[Any, ...]) -> Response:
         return from_parts(result[1], result[2], result[0])
     if len(result) != 2:
         raise ResultError(
-            f"a tuple of {len(result)} cannot be sent: it takes (body, status), (body, headers) or "
-            "(body, status, headers)"
+            f"a tuple of {len(result)} cannot be sent: "
+            "return (body, status), (body, headers) or (body, status, headers)"
         )
     body, second = result
     return from_parts(200, second, body) if isinstance(second, (list, Mapping)) else from_parts(second, (), body)

@@ -196,7 +196,7 @@ def test_a_full_pipe_holds_up_nobody_and_what_was_lost_is_said(pipe, monkeypatch
     os.read(pipe.reader, 65536)
     pipe.output.write(b"again\n")
     received = pipe.end()
-    assert received.endswith(b"\nWARNING %d bytes of output are lost: nobody took them\nagain\n" % (1_000_000 - kept))
+    assert received.endswith(b"\nWARNING %d bytes of output are lost: nobody read them\nagain\n" % (1_000_000 - kept))
 
 
 def test_a_reader_that_comes_in_time_gets_all(pipe):
