@@ -2719,12 +2719,11 @@ class Exchange(BaseHandler):
 
     def __init__(self, request: Request, connection: Connection, server: Server) -> None:
         self.request, self.connection, self.server = request, connection, server
-        # Set here, since each exchange reads them: to read a default of the class takes several times as long
+        # Set here, since each exchange reads them: reading a class default takes several times as long
         self.lines: list[bytes] | None = None  # the status line and the checked fields
         self.headers_sent = False
-        self.awaits = False  # whether the result is not ready: the server calls `go_on` when it is
-        self.cut = False  # whether the response was not sent to its end
-        self.is_noted = False  # whether the server need not count its time
+        self.awaits = False  # whether the result is awaited: the server calls `go_on` once it is ready
+        self.cut = False  # whether the response ended early
 
     def run(self, application: WSGIApplication) -> None:
         """Run `application`. The default takes a ConnectionError that it raises for a lost peer."""
@@ -2828,7 +2827,7 @@ class Exchange(BaseHandler):
             self._look_at_peer(self.server.clock())
 
     def _framed(self, data: bytes, is_last: bool) -> list[bytes]:
-        """Return the head, unless it has been sent, `data` in its framing, and the end of the body after the last."""
+        """Return `data` in its framing, after the head unless that has been sent, and the body's end after the last."""
         parts = [] if self.headers_sent else self._head()
         if self.no_body:
             pass
@@ -2914,7 +2913,7 @@ class Exchange(BaseHandler):
             self.log_exception(sys.exc_info())
 
     def log_exception(self, exc_info: Any) -> None:
-        """Log one record. The default writes many pieces."""
+        """Log one record. The default makes many writes."""
         call = f"{clipped(self.request.method)} {clipped(self.request.target, 1000)}"
         log("ERROR", f"{call} failed", format_traceback(exc_info[1]))
 
@@ -3400,7 +3399,7 @@ class Lead:
 
     Arguments: most, how many threads may block; serve, called by the leader for each turn; work, which runs a job from
     the queue without the lead; clock; ignores, which tells whether calls to a target are left out of the averages. None
-    of them may raise.
+    of these may raise.
     """
 
     def __init__(
@@ -3421,7 +3420,7 @@ class Lead:
         self.current: Connection | None = None  # the job in place; and since when
         self.current_since = 0.0
         self.expectation = Expectation(ignores)
-        self.alarm = Lock()  # what the monitor sleeps on
+        self.alarm = Lock()  # the monitor sleeps on it
         self.alarm.acquire()
         self.resting = False  # whether the next call in place has to wake the monitor
 
@@ -3501,7 +3500,7 @@ class Lead:
             self.parked.clear()
 
     def _new_thread(self) -> Lock | None:
-        """Start a thread, unless there are `most` and the leader. Lock held."""
+        """Start a thread, unless there are `most` besides the leader. Lock held."""
         if self.stopped or self.workers > self.most:
             return None
         me = Lock()
@@ -3520,7 +3519,7 @@ class Lead:
                 self.serve()
             while job := self._job_or_park(me):
                 self.work(job)
-        if gevent := sys.modules.get("gevent"):  # it keeps two descriptors for each thread that has waited
+        if gevent := sys.modules.get("gevent"):  # its hub keeps two descriptors for each thread that has waited
             gevent.get_hub().destroy()
 
     def _is_woken(self, me: Lock) -> bool:
@@ -3555,7 +3554,7 @@ class Lead:
         To be called in a loop. The monitor rests when no call has run in place for a while; the next one wakes it.
         """
         self.resting = self.clock() - self.current_since > REST_AFTER
-        if self.current is not None:  # which may have begun too early to see that the monitor rests
+        if self.current is not None:  # a call that began before it could see that the monitor rests
             self.resting = False
         self.alarm.acquire(timeout=min(LONGEST_POLL if self.resting else STUCK, longest or LONGEST_POLL))
         self.resting = False
@@ -3821,7 +3820,7 @@ class Server:
                 self.next_tick = self.clock() + ACCEPT_PAUSE
                 self._watch_own(0)
                 return False
-            if sock.fileno() <= STDERR:  # what is printed must not reach a caller
+            if sock.fileno() <= STDERR:  # output must not go to a caller
                 sock.close()
                 self._cannot_go_on(OSError("a standard one"))
                 return False
@@ -3888,8 +3887,8 @@ class Server:
             connection.sock.close()
 
     def forget(self) -> None:
-        """Close what is the parent's, once, in a process that the function has forked."""
-        if not self.forked:  # that process may fork too, and its descriptors have the same numbers
+        """Close the parent's descriptors, once, in a process that the function has forked."""
+        if not self.forked:  # that process may fork too: by then the numbers may be those of its own files
             self.forked = True
             self.close()
 
@@ -3902,12 +3901,12 @@ class Server:
 PARENT = os.getppid()  # read early: of-watchdog may be gone before the function is imported
 PARENT_LOOK = 0.1  # seconds between checks of of-watchdog, once it stops
 HANG_UP = 1.0  # seconds after EOF on stdin when of-watchdog counts as gone, whatever getppid says
-TOGETHER = 0.25  # seconds within which two signals are one: a process group gets it directly and from of-watchdog
+TOGETHER = 0.25  # seconds within which two signals are one: a process group gets one directly, one from of-watchdog
 HURRY = 0.5  # seconds for `shutdown` and exit handlers when the process has to end at once
 LATE = 5.0  # seconds of grace for of-watchdog, and for exit handlers that hang
 LAST_WORDS = 0.2  # seconds before exit: a busy of-watchdog loses the last output of a child that ends at once
 HOLDS = 5  # requests held open at of-watchdog: it may not have accepted the newest ones
-PATIENCE = 0.9  # of write_timeout, after which `shutdown` runs in spite of a call: at its end of-watchdog exits
+PATIENCE = 0.9  # of write_timeout: then `shutdown` runs despite a call, since of-watchdog exits at the end of it
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
 CANNOT_GO_ON = "the server cannot go on: the function has closed a descriptor that is not its own"
@@ -4008,7 +4007,7 @@ class Hold:
             if self.is_needed():
                 self.renew(now)
             return False
-        unseen = 2 * PARENT_LOOK  # seconds by which the refusal and its limit may be noticed late
+        unseen = 2 * PARENT_LOOK  # seconds: the refusal, and this limit, may be noticed late
         is_late = now + unseen > self.refused_at + server.settings.write_timeout * PATIENCE
         return is_late or not (self.has_callers() or server.has_calls())
 
