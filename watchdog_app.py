@@ -3548,15 +3548,15 @@ class Lead:
 
     # -- the monitor --
 
-    def monitor(self, longest: float | None = None) -> None:
-        """Sleep at most `longest` seconds, then pass the lead on if the call in place is stuck. Main thread.
+    def monitor(self) -> None:
+        """Sleep, then pass the lead on if the call in place is stuck. Main thread.
 
         To be called in a loop. The monitor rests when no call has run in place for a while; the next one wakes it.
         """
         self.resting = self.clock() - self.current_since > REST_AFTER
         if self.current is not None:  # a call that began before it could see that the monitor rests
             self.resting = False
-        self.alarm.acquire(timeout=min(LONGEST_POLL if self.resting else STUCK, longest or LONGEST_POLL))
+        self.alarm.acquire(timeout=LONGEST_POLL if self.resting else STUCK)
         self.resting = False
         with self.lock:
             job = self.current
@@ -3633,12 +3633,12 @@ class Server:
         """Start serving. Main thread."""
         self.lead.start()
 
-    def monitor(self, longest: float | None = None) -> None:
-        """Sleep at most `longest` seconds, then pass the lead on if its thread is stuck in a call. Main thread.
+    def monitor(self) -> None:
+        """Sleep, then pass the lead on if its thread is stuck in a call. Main thread.
 
         To be called in a loop, always by the same thread.
         """
-        self.lead.monitor(longest)
+        self.lead.monitor()
 
     def wake(self) -> None:
         """Wake `monitor`. Any thread, and signal handlers."""

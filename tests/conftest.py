@@ -295,7 +295,7 @@ def serving_application(
 
     def watch() -> None:
         while not server.lead.stopped:
-            server.monitor(0.2)
+            server.monitor()
 
     monitor = threading.Thread(target=watch)
     server.start()

@@ -146,7 +146,7 @@ class LeadsOn(watchdog_app.Lead):
 
 
 class NoSecondLook(watchdog_app.Lead):
-    def monitor(self, longest: float | None = None) -> None:
+    def monitor(self) -> None:
         self.alarm.acquire(timeout=watchdog_app.STUCK)
         stuck = self.current
         if stuck is not None and self._is_stuck():
@@ -155,7 +155,7 @@ class NoSecondLook(watchdog_app.Lead):
 
 
 class NoLastLook(watchdog_app.Lead):
-    def monitor(self, longest: float | None = None) -> None:
+    def monitor(self) -> None:
         self.resting = True
         self.alarm.acquire(timeout=watchdog_app.LONGEST_POLL)
         self.resting = False
