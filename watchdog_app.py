@@ -3014,7 +3014,7 @@ class Connection:
         self.out: bytes | memoryview = b""  # bytes that the kernel has not taken yet
         self.behind: bytes | memoryview = b""  # and those that follow
         self.taken = self.discarded = 0  # bytes acknowledged at the last check; bytes read while LINGERING
-        self.more = False  # whether more may be there to read, though its turn is over
+        self.more = False  # whether more may be readable now, though its turn is over
         self.request: Request | None = None  # the call to run, until its response is complete
         self.exchange: Exchange | None = None  # in progress; and whether its awaited result is ready
         self.is_ready = False
@@ -3030,7 +3030,7 @@ class Connection:
         try:
             if self.state not in READING:
                 return self._step_on()
-            if reader.buffer and (not reader.waiting or reader.in_part):  # what came before
+            if reader.buffer and (not reader.waiting or reader.in_part):  # bytes that have arrived already
                 request = reader.receive(b"")
             elif data := self.receive():
                 request = reader.receive(data)
@@ -3315,7 +3315,7 @@ class ArrivingBody(RawIOBase):
         return True
 
     def readinto(self, target: Any) -> int:
-        """Read what has arrived, or wait for it; return 0 at the body's end.
+        """Read what has arrived, or wait for more; return 0 at the end of the body.
 
         Raise HTTPError for a body that is not valid, is cut, or stops arriving.
         """
@@ -3677,7 +3677,7 @@ class Server:
         if self.later:
             first = next(iter(self.later))
             self.ready = deque([fd for fd in self.ready if fd not in self.later])
-            self.ready.append(first)  # behind what has come from others
+            self.ready.append(first)  # after the events of others
             del self.later[first]
         if self.draining or self.clock() >= self.next_tick:
             self._tick(self.clock())
@@ -3787,7 +3787,7 @@ class Server:
             request: Any = connection.request
             ended = connection.run(self)
             if self.forked:
-                log("ERROR", "handle has returned in a process that it forked: it takes os._exit there")
+                log("ERROR", "handle has returned in a process that it forked: end such a process with os._exit")
                 os._exit(1)
             if not connection.noted:
                 self.lead.expectation.note(request.target, ended - began)
@@ -3839,7 +3839,7 @@ class Server:
         self.connections[connection.fd] = connection
         self._settle(connection)
 
-    # -- what others ask of the leader --
+    # -- requests to the leader --
 
     def _wake_leader(self) -> None:
         """End the leader's poll. Any thread."""
@@ -3879,7 +3879,7 @@ class Server:
         self._wake_leader()
 
     def close(self) -> None:
-        """Close what the server holds, after `stop` and when its threads have ended. Main thread."""
+        """Close all descriptors, after `stop` and when the threads have ended. Main thread."""
         self.listener.close()
         self.epoll.close()
         os.close(self.waker)
@@ -3952,10 +3952,10 @@ def is_cut_off(sock: Socket) -> bool:
     try:
         from fcntl import ioctl
 
-        answer = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))  # netdevice(7): a socket of any family
+        interface = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))  # netdevice(7): a socket of any family
     except (ImportError, OSError):
         return False
-    return not int.from_bytes(answer[16:18], sys.byteorder) & IFF_UP
+    return not int.from_bytes(interface[16:18], sys.byteorder) & IFF_UP
 
 
 def watchdog_port(env: Mapping[str, str]) -> int:
@@ -4231,7 +4231,7 @@ def leave_after(seconds: float, status: int) -> NoReturn:
 
 
 def flush_output() -> None:
-    """Write out what the function has printed."""
+    """Flush the output of the function."""
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
