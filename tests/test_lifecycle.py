@@ -59,7 +59,7 @@ def ask(sock):
         pytest.param({"threads": "0"}, "threads='0' is not valid: it takes a whole number from 1 on", id="count"),
         pytest.param(
             {"max_body": "big"},
-            "max_body='big' is not valid: it takes a size above 0, such as 4096, 256KB or 100MB",
+            "max_body='big' is not valid: it takes a size such as 4096, 256KB or 100MB",
             id="size",
         ),
         pytest.param({"http_upstream_url": "here"}, "it takes an address such as http://127.0.0.1:5000", id="address"),
