@@ -2349,6 +2349,9 @@ class Function:
     ) -> None:
         if not callable(handle):
             raise TypeError(f"handle is {clipped(handle)}: it takes a function of event and context")
+        for name, hook in (("startup", startup), ("shutdown", shutdown), ("ready", ready)):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} is {clipped(hook)}: it takes a function, or None")
         self.handle, self.stream_request = handle, bool(stream_request)
         self.startup, self.shutdown, self.ready = startup, shutdown, ready
 
@@ -2412,6 +2415,8 @@ class Application:
     ) -> None:
         env = os.environ if env is None else env
         settings = Settings.from_env(env) if settings is None else settings
+        if not isinstance(settings, Settings):
+            raise TypeError(f"settings is {clipped(settings)}: it takes Settings, such as Settings(debug='true')")
         self.function = function if isinstance(function, Function) else Function(function)
         self.handle, self.debug = self.function.handle, settings.debug
         self.stream_request = self.function.stream_request  # read by the server
@@ -2569,6 +2574,8 @@ def load_function(target: str | os.PathLike[str] = "") -> Function:
     this module. Raises SettingsError if the target does not exist, LoadError if the module has no such entry point, and
     any exception of the import.
     """
+    if not isinstance(target, (str, os.PathLike)):
+        raise TypeError(f"target is {clipped(target)}: it takes {TARGETS}")
     target = os.fspath(target) or default_target()
     if os.path.isdir(target) or os.path.isfile(target):
         return declared(import_file(target), "handle")

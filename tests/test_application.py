@@ -495,8 +495,10 @@ def test_a_target_may_be_a_path(folder):
 
 @pytest.mark.parametrize("target", [5, None, b"handler", ["handler"]])
 @pytest.mark.parametrize("load", [load_function, watchdog_app.make_application])
-def test_a_target_of_another_type_is_an_error(load, target):
-    with pytest.raises(TypeError):
+def test_a_target_of_another_type_is_an_error_that_names_it(load, target):
+    with pytest.raises(
+        TypeError, match=r"target is .*: it takes a file, a folder with handler\.py, or module:function"
+    ):
         load(target)
 
 
@@ -508,6 +510,16 @@ def test_a_target_of_another_type_is_an_error(load, target):
             lambda: Application("handler"),
             "handle is 'handler': it takes a function of event and context",
             id="function",
+        ),
+        pytest.param(lambda: Function(raises, startup=5), "startup is 5: it takes a function, or None", id="startup"),
+        pytest.param(
+            lambda: Function(raises, shutdown="x"), "shutdown is 'x': it takes a function, or None", id="shutdown"
+        ),
+        pytest.param(lambda: Function(raises, ready=True), "ready is True: it takes a function, or None", id="ready"),
+        pytest.param(
+            lambda: Application(raises, {"debug": "true"}),
+            "settings is {'debug': 'true'}: it takes Settings",
+            id="settings",
         ),
     ],
 )
