@@ -778,7 +778,7 @@ def test_peer_that_takes_something_within_write_timeout_is_not_cut():
         connection, data = connections(server)[0], b""
         for _ in range(3):
             clock.advance(server, 29)
-            left = len(connection.out)
+            left = wait_for(lambda: len(connection.out), "an end of the leader's send")
             data += receive_until(sock, lambda left=left: len(connection.out) < left)
         sock.shutdown(socket.SHUT_WR)
         assert read_answer(data + read_all(sock))[0].body == b"x" * LARGE
