@@ -69,7 +69,14 @@ class NoLookAtQueue(watchdog_app.Lead):
                 self.parked.append(me)
 
 
-class RetiresWoken(watchdog_app.Lead):
+class Retires(watchdog_app.Lead):
+    def _leave(self) -> bool:
+        with self.lock:
+            self.workers -= 1
+        return True
+
+
+class RetiresWoken(Retires):
     def _is_woken(self, me: Any) -> bool:
         while not me.acquire(timeout=watchdog_app.PARKED_SECONDS):
             with self.lock:
@@ -79,13 +86,8 @@ class RetiresWoken(watchdog_app.Lead):
                     return False
         return not (self.stopped and self._leave())
 
-    def _leave(self) -> bool:
-        with self.lock:
-            self.workers -= 1
-        return True
 
-
-class LastRetires(watchdog_app.Lead):
+class LastRetires(Retires):
     def _is_woken(self, me: Any) -> bool:
         while not me.acquire(timeout=watchdog_app.PARKED_SECONDS):
             with self.lock:
@@ -94,11 +96,6 @@ class LastRetires(watchdog_app.Lead):
                     self.workers -= 1
                     return False
         return not (self.stopped and self._leave())
-
-    def _leave(self) -> bool:
-        with self.lock:
-            self.workers -= 1
-        return True
 
 
 class InHandStays(watchdog_app.Lead):
