@@ -2939,7 +2939,7 @@ def refusal_application(error: HTTPError) -> WSGIApplication:
 
     def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         line = status_line(error.status)
-        start_response(line, PLAIN + RETRY if error.status == 503 else PLAIN)
+        start_response(line, [*PLAIN, *error.headers])
         return [line[4:].encode("latin-1") + b"\n"]
 
     return application
@@ -3209,7 +3209,7 @@ class Connection:
         if waited >= limit:
             warn_once("calls have waited for a thread until their time was over, and were not run: 503")
         if waited >= (min(limit, HALF_CLOSED) if end else limit):
-            self.request.refusal, self.noted = HTTPError(503), True
+            self.request.refusal, self.noted = HTTPError(503, None, RETRY), True
         return True
 
     def claim(self, size: int) -> None:
