@@ -203,6 +203,13 @@ def address(text: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
+def any_host(text: str) -> tuple[str, int]:
+    """Convert a port to the address that accepts connections from other hosts."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise ValueError("a port such as 8080")
+    return "0.0.0.0", int(text)  # noqa: S104
+
+
 def at_least(least: float, convert: Callable[[str], float], takes: str) -> Callable[[str], float]:
     """Make a converter that refuses values below `least`; `takes` is the text of its error."""
 
@@ -233,6 +240,7 @@ pool_time = "a duration of at least 90s, for which of-watchdog may reuse an idle
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "upstream_url": (address, "http://127.0.0.1:5000"),
     "http_upstream_url": (address, ""),
+    "PORT": (any_host, ""),
     "exec_timeout": (duration, "0"),
     "read_timeout": (duration, "30s"),
     "write_timeout": (at_least(1e-9, duration, "a duration above 0, such as 30s"), "30s"),
@@ -284,8 +292,10 @@ class Settings:
     def __init__(self, **texts: str) -> None:
         if unknown := texts.keys() - SETTINGS.keys():
             raise TypeError(f"no such setting: {', '.join(sorted(unknown))}")
+        if texts.get("http_upstream_url") or texts.get("upstream_url"):
+            texts.pop("PORT", None)  # it may be the function's own, and no number
         values = {name: read_setting(name, texts.get(name, "")) for name in SETTINGS}
-        values["host"], values["port"] = values.pop("http_upstream_url") or values["upstream_url"]
+        values["host"], values["port"] = values.pop("http_upstream_url") or values.pop("PORT") or values["upstream_url"]
         if values["healthcheck_interval"] is None:
             values["healthcheck_interval"] = values["write_timeout"]
         values["exec_timeout"] = values["exec_timeout"] or None  # 0 means no limit, as in of-watchdog
@@ -1724,7 +1734,7 @@ class Context:
         """
         attributes = {
             "hostname": env.get("HOSTNAME") or socket.gethostname(),
-            "function_name": env.get("OPENFAAS_NAME") or None,
+            "function_name": env.get("OPENFAAS_NAME") or env.get("K_SERVICE") or None,  # K_SERVICE: Knative, Cloud Run
             "namespace": env.get("OPENFAAS_NAMESPACE") or read_text(NAMESPACE),
             "_exec_timeout": settings.exec_timeout,
             "_secret_dir": settings.secret_dir,

@@ -778,6 +778,11 @@ def test_the_name_and_the_namespace_of_a_function():
     assert (context.function_name, context.namespace) == ("hello", "openfaas-fn")
 
 
+def test_the_name_of_a_service_of_knative():
+    assert context_of({"K_SERVICE": "hello"}).function_name == "hello"
+    assert context_of({"K_SERVICE": "hello", "OPENFAAS_NAME": "greet"}).function_name == "greet"
+
+
 @pytest.mark.parametrize(
     ("env", "namespace"),
     [({}, "team-a"), ({"OPENFAAS_NAMESPACE": "team-b"}, "team-b"), ({"OPENFAAS_NAMESPACE": ""}, "team-a")],

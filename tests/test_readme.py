@@ -55,7 +55,7 @@ def table(name):
 
 def names(cell):
     """Return the names in a table's cell."""
-    return re.findall(r"`([a-z_]+)(?:\(\))?`", cell)
+    return re.findall(r"`([A-Za-z_]+)(?:\(\))?`", cell)
 
 
 @pytest.mark.parametrize(

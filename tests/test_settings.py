@@ -249,7 +249,7 @@ def test_every_variable_is_read_from_the_mapping():
         "upstream_url": "http://a:1", "http_upstream_url": "http://[::1]:81", "exec_timeout": "1m30s", "read_timeout": "10", "write_timeout": "500ms",
         "healthcheck_interval": "0", "max_inflight": "7", "suppress_lock": "true", "ready_on": "startup", "threads": "8", "max_body": "1GB",
         "max_head": "64KB", "keep_alive": "2h", "log_level": "error", "log_format": "json", "debug": "1", "secret_dir": "./secrets",
-        "body_memory": "2GB",
+        "body_memory": "2GB", "PORT": "8080",
     }  # fmt: skip
     assert env.keys() == SETTINGS.keys()
     settings = Settings.from_env(env)
@@ -304,6 +304,28 @@ def test_the_image_sets_what_the_runtime_takes():
 def test_http_upstream_url_wins():
     settings = Settings.from_env({"upstream_url": "http://a:1", "http_upstream_url": "http://b:2"})
     assert (settings.host, settings.port) == ("b", 2)
+
+
+@pytest.mark.parametrize(
+    ("env", "listens"),
+    [
+        pytest.param({"PORT": "9000"}, ("0.0.0.0", 9000), id="alone"),
+        pytest.param({"PORT": ""}, ("127.0.0.1", 5000), id="empty"),
+        pytest.param({"PORT": "9000", "upstream_url": ""}, ("0.0.0.0", 9000), id="upstream_url empty"),
+        pytest.param({"PORT": "9000", "upstream_url": "http://a:1"}, ("a", 1), id="upstream_url"),
+        pytest.param({"PORT": "9000", "http_upstream_url": "http://b:2"}, ("b", 2), id="http_upstream_url"),
+        pytest.param({"PORT": "tcp://10.0.0.1:5432", "upstream_url": "http://a:1"}, ("a", 1), id="the function's own"),
+    ],
+)
+def test_port_counts_where_nothing_else_says_where_to_listen(env, listens):
+    settings = Settings.from_env(env)
+    assert (settings.host, settings.port) == listens
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "99999", "8080/tcp", "http://127.0.0.1:8080"])
+def test_what_is_no_port_is_refused(text):
+    with pytest.raises(SettingsError, match=r"^PORT=.* it takes a port such as 8080$"):
+        Settings.from_env({"PORT": text})
 
 
 @pytest.mark.parametrize(("name", "value"), [("exec_timeout", None), ("read_timeout", float("inf"))])
