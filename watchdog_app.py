@@ -95,7 +95,7 @@ TYPE_CHECKING = False  # importing typing takes 5 to 20 ms; type checkers treat 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator, Sequence
     from types import CodeType, FrameType, ModuleType, TracebackType
-    from typing import Any, BinaryIO, NoReturn, TypeVar
+    from typing import Any, BinaryIO, NoReturn, TypeVar, overload
     from wsgiref.types import StartResponse, WSGIApplication
 
     T = TypeVar("T")
@@ -1430,44 +1430,56 @@ def text_name(name: object) -> str:
     return name
 
 
-class Values(Mapping[str, str]):
-    """The base of Headers and Query: a mapping of text to text, in which a missing name is a 400."""
+def converted(values: list[str], kind: Callable[[str], Any] | None) -> list[Any]:
+    """Convert each value by `kind`, unless that is None; leave out the values that do not convert."""
+    if kind is None:
+        return values
+    if not callable(kind):
+        raise TypeError(f"type is {clipped(kind)}: it takes a function of text, such as int")
+    fitting = []
+    for value in values:
+        try:
+            fitting.append(kind(value))
+        except (ValueError, TypeError, ArithmeticError):  # Decimal raises an ArithmeticError
+            pass
+    return fitting
+
+
+class Values:
+    """What Headers and Query share: a missing name is a 400, and `get` and `getlist` convert values."""
 
     _what = "header"  # the noun for one entry
 
-    def _find(self, name: str) -> str | None:
-        """Return the value of `name`, or None if it is missing."""
+    def _all(self, key: str) -> list[str]:
+        """Return a new list of all values of `key`."""
         raise NotImplementedError
 
-    def __getitem__(self, name: str) -> str:
-        value = self._find(name)
-        if value is None:
-            raise Missing(f"missing {self._what} {clipped(name)}")
-        return value
+    def _first(self, key: str) -> str | None:
+        """Return the value of `key`, or None if it is missing."""
+        raise NotImplementedError
 
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._find(name) is not None
+    def __missing__(self, key: str) -> NoReturn:
+        raise Missing(f"missing {self._what} {clipped(text_name(key))}")
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    def get(self, key: str, default: Any = None, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002 (Werkzeug's name)
+        """Return the value of `key`, converted by `type`; `default` if it is missing or does not convert."""
+        value = self._first(text_name(key))
+        found = converted([] if value is None else [value], type)
+        return found[0] if found else default
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({dict(self)!r})"
+    if TYPE_CHECKING:
 
-    def get(self, name: str, default: Any = None, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002 (Werkzeug's name)
-        """Return the value of `name`, converted by `type`; return `default` if it is missing or does not convert."""
-        if type is not None and not callable(type):
-            raise TypeError(f"type is {clipped(type)}: it takes a function of text, such as int")
-        value = self._find(name)
-        if value is None:
-            return default
-        try:
-            return type(value) if type else value
-        except (ValueError, TypeError, ArithmeticError):  # Decimal raises an ArithmeticError
-            return default
+        @overload
+        def getlist(self, key: str, type: None = None) -> list[str]: ...
+        @overload
+        def getlist(self, key: str, type: Callable[[str], T]) -> list[T]: ...
+
+    def getlist(self, key: str, type: Callable[[str], Any] | None = None) -> list[Any]:  # noqa: A002
+        """Return all values of `key` in order of arrival, converted by `type`; leave out those that do not convert."""
+        return converted(self._all(text_name(key)), type)
 
 
-class Headers(Values):
+class Headers(Values, Mapping[str, str]):
     """The header fields of a request by name, in any case; values are latin-1 text, as in PEP 3333.
 
     Argument: environ, the WSGI environ of the request.
@@ -1476,50 +1488,62 @@ class Headers(Values):
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
 
-    def _find(self, name: str) -> str | None:
-        value = self._environ.get(header_key(text_name(name)))
-        return None if value is None else str(value)
+    def __getitem__(self, name: str) -> str:
+        value = self._first(text_name(name))
+        return self.__missing__(name) if value is None else value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and header_key(name) in self._environ
 
     def __iter__(self) -> Iterator[str]:
         for key in self._environ:
             if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
                 yield key.removeprefix("HTTP_").replace("_", "-").title()
 
-    def getlist(self, name: str) -> list[str]:
-        """Return the values of all fields called `name`, in order of arrival."""
-        repeated = self._environ.get("of_python.repeated", {}).get(header_key(text_name(name)))
-        if repeated:
-            return list(repeated)
-        return [self[name]] if name in self else []
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"Headers({dict(self)!r})"
+
+    def _first(self, key: str) -> str | None:
+        value = self._environ.get(header_key(key))
+        return None if value is None else str(value)
+
+    def _all(self, key: str) -> list[str]:
+        repeated = self._environ.get("of_python.repeated", {}).get(header_key(key))
+        return list(repeated) if repeated else [self[key]] if key in self else []
+
+    get_all = Values.getlist
 
 
-class Query(Values):
-    """Named text values in order of arrival: query parameters, form fields, cookies.
+class Query(Values, dict[str, str]):
+    """Named text values in order of arrival: query parameters, form fields, cookies. A dict of the first values.
 
-    `[...]` returns the first value of a name. Arguments: pairs, each a name and a value; what, the noun for one entry
-    in the message about a missing name.
+    Arguments: pairs, each a name and a value; what, the noun for one entry in the message about a missing name.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], what: str = "query parameter") -> None:
-        self._values: dict[str, list[str]] = {}
         self._what = what
+        self._further: dict[str, list[str]] = {}  # name -> its values after the first
         for name, value in pairs:
-            self._values.setdefault(name, []).append(value)
+            if name in self:
+                self._further.setdefault(name, []).append(value)
+            else:
+                self[name] = value
 
-    def _find(self, name: str) -> str | None:
-        values = self.getlist(name)
-        return values[0] if values else None
+    _first = dict.get  # type: ignore[assignment]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def getlist(self, name: str) -> list[str]:
-        """Return all values of `name`, in order of arrival."""
-        return list(self._values.get(text_name(name), ()))
+    def _all(self, key: str) -> list[str]:
+        return [self[key], *self._further.get(key, ())] if key in self else []
 
     def to_dict(self, flat: bool = True) -> dict[str, Any]:
         """Return a plain dict with the first value of each name, or with a list of all its values if not `flat`."""
-        return {name: values[0] if flat else list(values) for name, values in self._values.items()}
+        return dict(self) if flat else {name: self._all(name) for name in self}
+
+    def copy(self) -> Query:
+        """Return a Query of the same values."""
+        return Query([(name, value) for name in self for value in self._all(name)], self._what)
 
 
 def parse_query(raw: bytes, what: str = "query parameter") -> Query:
@@ -1584,7 +1608,17 @@ def decoded(data: bytes, codec: str) -> str:
     return charmap_decode(data, "strict", bytes(range(256)).decode(codec, "replace"))[0]
 
 
-class Event:
+class Attributes:
+    """The base of Event and Context, whose `__dict__` is only what `vars` shows: their attributes are stored apart."""
+
+    def __copy__(self) -> Any:
+        twin = object.__new__(type(self))
+        stored = Attributes.__dict__["__dict__"].__get__
+        stored(twin).update(stored(self))
+        return twin
+
+
+class Event(Attributes):
     """The request of one call.
 
     method: str, as sent. path: str, decoded, begins with `/`. raw_path, raw_query: str, exactly as sent. headers:
@@ -1706,7 +1740,7 @@ def time_limit(exec_timeout: float | None, x_timeout: str | None) -> float:
 NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
-class Context:
+class Context(Attributes):
     """The surroundings of one call: its ids, its time limit, and the function's name and secrets.
 
     hostname: str. function_name, namespace: str or None. call_id: str, also in the log and in the body of a 500.

@@ -28,6 +28,8 @@ def see_event(event: Event) -> None:
     assert_type(event.query, Query)
     assert_type(event.query["page"], str)
     assert_type(event.query.getlist("page"), list[str])
+    assert_type(event.query.getlist("page", type=int), list[int])
+    assert_type(event.headers.get_all("Via"), list[str])
     assert_type(event.raw_path, str)
     assert_type(event.raw_query, str)
     assert_type(event.stream, BinaryIO)
