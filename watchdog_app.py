@@ -2607,16 +2607,19 @@ TARGETS = "a file, a folder with handler.py, or module:function"
 
 
 def default_target() -> str:
-    """Return the folder `handler` beside this module."""
+    """Return where the function is without TARGET: below the current folder, else beside this module."""
+    for path in ("handler.py", "function/handler.py", "handler/handler.py"):
+        if os.path.isfile(path):
+            return os.path.abspath(path)
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "handler")
 
 
 def load_function(target: str | os.PathLike[str] = "") -> Function:
     """Import the function's module and return its Function.
 
-    Argument: target, a file, a folder with `handler.py`, or `module:function`; by default the folder `handler` beside
-    this module. Raises SettingsError if the target does not exist, LoadError if the module has no such entry point, and
-    any exception of the import.
+    Argument: target, a file, a folder with `handler.py`, or `module:function`; by default `handler.py`, `function/` or
+    `handler/` in the current folder, else the folder `handler` beside this module. Raises SettingsError if the target
+    does not exist, LoadError if the module has no such entry point, and any exception of the import.
     """
     if not isinstance(target, (str, os.PathLike)):
         raise TypeError(f"target is {clipped(target)}: it takes {TARGETS}")
@@ -2641,10 +2644,7 @@ class LoadError(Exception):
 
 
 def import_file(path: str) -> ModuleType:
-    """Import a function's file, or handler.py in a folder, as a module of the package `function`.
-
-    In it, `from .mod import x`, `from function import x` and `import mod` work.
-    """
+    """Import a function's file, or handler.py in a folder, as a module of the package `function`."""
     path = os.path.abspath(os.path.join(path, "handler.py") if os.path.isdir(path) else path)
     folder, file = os.path.split(path)
     if not os.path.isfile(path):
@@ -2654,38 +2654,77 @@ def import_file(path: str) -> ModuleType:
         raise SettingsError(f"TARGET {clipped(file)} cannot be imported: it takes a .py file, with a name without dots")
     from importlib import import_module
 
-    sys.path.insert(0, folder)
-    sys.modules.pop("function", None)
-    FunctionFinder(folder).install()
-    os.environ[FUNCTION_FOLDER] = folder
-    module = import_module("function." + name)
-    sys.modules.setdefault(name, module)  # `import handler` returns the same module
-    return module
+    package = sys.modules.get("function")
+    if package and [*package.__path__] != [folder]:  # another function, loaded before
+        for key, module in list(sys.modules.items()):
+            if f"{getattr(module, '__name__', key)}.".startswith("function."):
+                del sys.modules[key]
+    FunctionFinder(path).install()
+    os.environ[FUNCTION_FILE] = path
+    return import_module("function." + name)
 
 
-FUNCTION_FOLDER = "watchdog_app_function"  # in the environment of the processes that the function starts
+FUNCTION_FILE = "watchdog_app_function"  # in the environment of the processes that the function starts
 
 
 class FunctionFinder:
-    """Finds the package `function` in a folder of any name (importlib.abc.MetaPathFinder). Argument: folder."""
+    """Finds the package `function` in a folder of any name, and its modules by their bare names too.
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    The first finder finds the package, before any installed one. The last one finds `mod`, which nobody else knows, and
+    gives it the module `function.mod`: the function's files hide no others, and no state is doubled. (A finder and
+    loader of importlib.abc.) Arguments: path, of the function's file; is_last.
+    """
+
+    def __init__(self, path: str, is_last: bool = False) -> None:
+        self.folder, file = os.path.split(path)
+        self.path, self.entry, self.is_last = path, file.removesuffix(".py"), is_last
 
     def install(self) -> None:
-        """Become the first finder, before those of installed packages, in place of an earlier FunctionFinder."""
-        sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if not isinstance(finder, FunctionFinder))]
+        """Become the first finder and the last, in place of an earlier FunctionFinder."""
+        others = [finder for finder in sys.meta_path if not isinstance(finder, FunctionFinder)]
+        sys.meta_path[:] = [self, *others, FunctionFinder(self.path, is_last=True)]
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != "function":
+        if name == "function":
+            return self.package()
+        parent = name.rpartition(".")[0]
+        if parent:  # as in `import inner.deep`, once `inner` is function.inner
+            is_own = getattr(sys.modules.get(parent), "__name__", "") == "function." + parent
+        else:
+            is_own = self.is_last or (name == self.entry and is_unknown(name))
+        if not is_own:
             return None
+        from importlib.machinery import ModuleSpec, PathFinder
+
+        found = PathFinder.find_spec("function." + name, path or [self.folder])
+        return found and ModuleSpec(name, self, origin=found.origin)  # type: ignore[arg-type]
+
+    def package(self) -> Any:
         from importlib.machinery import ModuleSpec, SourceFileLoader
 
-        init = os.path.join(self.folder, "__init__.py")
-        loader = SourceFileLoader(name, init) if os.path.isfile(init) else None  # None: a namespace package
-        spec = ModuleSpec(name, loader, origin=init, is_package=True)
+        loader: Any = SourceFileLoader("function", os.path.join(self.folder, "__init__.py"))
+        if not os.path.isfile(loader.path):
+            loader.exec_module = bool  # nothing to run
+        spec = ModuleSpec("function", loader, origin=loader.path, is_package=True)
         spec.submodule_search_locations, spec.has_location = [self.folder], True
         return spec
+
+    def create_module(self, spec: Any) -> ModuleType:
+        from importlib import import_module
+
+        module = import_module("function." + spec.name)
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: Any) -> None:
+        module.__spec__ = module.__spec__.loader_state  # its own, which the import system has just replaced
+
+
+def is_unknown(name: str) -> bool:
+    """Return whether `import name` finds nothing, or only a folder, such as `handler` in the current one."""
+    from importlib.machinery import PathFinder
+
+    return name not in sys.stdlib_module_names and getattr(PathFinder.find_spec(name), "loader", None) is None
 
 
 def declared(module: ModuleType, name: str) -> Function:
@@ -4668,6 +4707,6 @@ def run() -> NoReturn:
 
 if __name__ == "__main__":
     run()
-elif FUNCTION_FOLDER in os.environ:  # a process of multiprocessing, which imports the main module as __mp_main__
+elif FUNCTION_FILE in os.environ:  # a process of multiprocessing, which imports the main module as __mp_main__
     sys.modules["watchdog_app"] = sys.modules[__name__]
-    FunctionFinder(os.environ[FUNCTION_FOLDER]).install()
+    FunctionFinder(os.environ[FUNCTION_FILE]).install()

@@ -388,6 +388,30 @@ def copy_checkout(folder: Path) -> Path:
     return Path(shutil.copytree(ROOT, folder, symlinks=True, ignore=ignore))
 
 
+def write(folder: Path, **sources: str) -> str:
+    """Write modules into a folder; return the folder as TARGET."""
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    return str(folder)
+
+
+HANDLE = "def handle(event, context):\n    return "
+
+
+@contextlib.contextmanager
+def restored_imports() -> Iterator[None]:
+    """Take back what an import puts into the process."""
+    modules, path, finders = dict(sys.modules), list(sys.path), list(sys.meta_path)
+    try:
+        yield
+    finally:
+        for name in sys.modules.keys() - modules.keys():
+            del sys.modules[name]
+        sys.modules.update(modules)
+        sys.path[:], sys.meta_path[:] = path, finders
+        os.environ.pop(watchdog_app.FUNCTION_FILE, None)
+
+
 class Log:
     """What the module has logged since the test began."""
 
@@ -411,3 +435,12 @@ def log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def gate(tmp_path: Path) -> Gate:
     """Where a function in a process of its own waits for the test."""
     return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Give an empty folder `handler` for a function; what its import leaves behind is taken back."""
+    folder = tmp_path / "handler"
+    folder.mkdir()
+    with restored_imports():
+        yield folder

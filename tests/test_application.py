@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import re
 import sys
 
 import pytest
-from conftest import FUNCTIONS, call, process, serving
+from conftest import FUNCTIONS, HANDLE, call, process, restored_imports, serving, write
 
 import watchdog_app
 from watchdog_app import Application, Function, HTTPError, LoadError, Settings, SettingsError, load_function
@@ -315,39 +313,6 @@ def test_a_stream_that_fails_later_is_an_exception_for_any_server(function, reas
 
 
 # -- loading --
-
-
-@contextlib.contextmanager
-def restored_imports():
-    """Take back what an import puts into the process."""
-    modules, path = dict(sys.modules), list(sys.path)
-    try:
-        yield
-    finally:
-        for name in sys.modules.keys() - modules.keys():
-            del sys.modules[name]
-        sys.modules.update(modules)
-        sys.path[:] = path
-        os.environ.pop(watchdog_app.FUNCTION_FOLDER, None)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Give an empty folder `handler` for a function; what its import leaves behind is taken back."""
-    folder = tmp_path / "handler"
-    folder.mkdir()
-    with restored_imports():
-        yield folder
-
-
-def write(folder, **sources):
-    """Write modules into a folder; return the folder as TARGET."""
-    for name, source in sources.items():
-        (folder / f"{name}.py").write_text(source)
-    return str(folder)
-
-
-HANDLE = "def handle(event, context):\n    return "
 
 
 def load_and_call(target):

@@ -356,8 +356,9 @@ def test_it_says_how_to_stop_and_shows_tracebacks_unless_debug_is_set(reloading,
 
 def test_folder_that_is_watched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "handler.py").touch()
     assert watched_folder("") == str(ROOT / "handler")
+    (tmp_path / "handler.py").touch()
+    assert watched_folder("") == str(tmp_path)
     assert watched_folder(str(tmp_path)) == str(tmp_path)
     assert watched_folder("handler.py") == str(tmp_path)
     assert watched_folder("../" + tmp_path.name) == str(tmp_path), "as modules are named, whose bytecode is not read"
