@@ -199,9 +199,9 @@ class Reader:
         headers = []
         while not self.ends_line():
             headers.append(self.field())
+            if len(headers) > self.limits.fields:
+                self.faults.add(431)
         self.line_end()
-        if len(headers) > self.limits.fields:
-            self.faults.add(431)
         return headers
 
     def field(self) -> tuple[str, str]:
@@ -216,6 +216,8 @@ class Reader:
         while value and value[-1] in BLANK:
             value = value[:-1]
         self.line_end()
+        if name.lower() == b"host" and not is_authority(value.decode("latin-1")):
+            self.faults.add(400)
         return name.decode("latin-1"), value.decode("latin-1")
 
     def host(self, method: str, target: str, headers: list[tuple[str, str]], modern: bool) -> str | None:
