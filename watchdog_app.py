@@ -326,24 +326,10 @@ def read_setting(name: str, text: str) -> Any:
 
 
 def memory_limit() -> int:
-    """Return the bytes that this process may use: the lowest limit of its control groups, or the machine's memory."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for line in (read_text("/proc/self/cgroup") or "").splitlines():
-        _, controllers, group = line.split(":", 2)
-        if not controllers:
-            limits += group_limits("/sys/fs/cgroup", group, "memory.max")
-        elif "memory" in controllers.split(","):
-            limits += group_limits("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes")
-    return min(limits)
-
-
-def group_limits(root: str, group: str, name: str) -> Iterator[int]:
-    """Yield the limits of a control group and its ancestors; a container may see only the root (cgroups(7))."""
-    parts = group.strip("/").split("/")
-    for depth in range(len(parts) + 1):
-        text = read_text("/".join((root, *parts[:depth], name)))
-        if text and text.isdecimal():  # neither missing nor "max"
-            yield int(text)
+    """Return the bytes that this process may use: its container's limit, or the machine's memory (cgroups(7))."""
+    texts = [read_text(f"/sys/fs/cgroup/{name}") for name in ("memory.max", "memory/memory.limit_in_bytes")]
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(int(text) if text and text.isdecimal() else machine for text in texts)  # neither missing nor "max"
 
 
 def read_text(path: str) -> str | None:
@@ -356,7 +342,7 @@ def read_text(path: str) -> str | None:
 
 
 def remember(cache: dict[Any, Any], key: Any, value: Any, length: int) -> None:
-    """Add `value` to a cache of bounded size: long keys are not kept, and a full cache is emptied."""
+    """Add `value` to a bounded cache: long keys are not kept, and a full cache is emptied."""
     if length <= CACHE_LENGTH:
         if len(cache) >= CACHE_ENTRIES:
             cache.clear()
@@ -447,22 +433,18 @@ class Log:
     """The log on stderr: one write per record. Failed writes are ignored, so that logging never fails a call."""
 
     def __init__(self) -> None:
-        self.level, self.as_json = LEVELS["info"], False
+        self.level, self.make_record = LEVELS["info"], text_record
 
     def __call__(self, level: str, text: str, trace: str = "", call_id: str = "", logger: str = "") -> None:
         """Write one record, unless `level` is below the log's level; `trace` is a traceback to append to the text."""
         if LEVELS.get(level.lower(), LEVELS["error"]) < self.level:
             return
-        make_record = json_record if self.as_json else text_record
         try:
-            output = standard_error()
-            output.write(make_record(level, text, trace, call_id, logger))
+            output: Any = sys.stderr or sys.__stderr__  # the function may have set it to None
+            output.write(self.make_record(level, text, trace, call_id, logger))
             output.flush()
         except Exception:  # a broken pipe, a full disk, no file, or an object that the function has put in its place
             pass
-
-
-log = Log()
 
 
 def warn_once(message: str) -> None:
@@ -492,6 +474,9 @@ def json_record(level: str, text: str, trace: str, call_id: str, logger: str) ->
     while len(line := dumps({name: shortened(value, length) for name, value in fields.items() if value})) >= LOG_LINE:
         length //= 2
     return line + "\n"
+
+
+log = Log()
 
 
 def whole_lines(text: Any, newline: Any) -> Iterator[Any]:
@@ -572,13 +557,6 @@ class Output(FileIO):
         except (OSError, ValueError):  # a broken pipe, a full disk, a closed descriptor
             pass
         return len(rest)
-
-
-def standard_error() -> Any:
-    """Return sys.stderr, or the original if the function has set it to None; restore it if it was deleted."""
-    if not hasattr(sys, "stderr"):
-        sys.stderr = sys.__stderr__  # threading needs the name to start a thread
-    return sys.stderr or sys.__stderr__
 
 
 class ImportHook:
@@ -674,20 +652,23 @@ def ids_of_call() -> Context | None:
     return type(call)({"HTTP_X_CALL_ID": call.call_id, "HTTP_TRACEPARENT": call._environ.get("HTTP_TRACEPARENT", "")})
 
 
+def in_call(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make `function`, which another thread will run, belong to the running call."""
+    call = ids_of_call()
+
+    def run(*arguments: Any, **named: Any) -> Any:
+        CALL.set(call)
+        return function(*arguments, **named)
+
+    return run
+
+
 def track_threads() -> None:
     """Make each thread belong to the call that starts it."""
     start = threading.Thread.start
 
     def start_in_call(thread: threading.Thread) -> None:
-        if call := ids_of_call():
-            run = thread.run
-
-            def run_in_call() -> None:
-                CALL.set(call)
-                run()
-
-            thread.of_python_call = call  # type: ignore[attr-defined]
-            thread.run = run_in_call  # type: ignore[method-assign]
+        thread.run = in_call(thread.run)  # type: ignore[method-assign]
         start(thread)
 
     threading.Thread.start = start_in_call  # type: ignore[method-assign,assignment]
@@ -698,25 +679,15 @@ def set_up_pools(futures: Any) -> None:
     submit = futures.ThreadPoolExecutor.submit
 
     def submit_in_call(pool: Any, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-        context = copy_context()
-        context.run(CALL.set, ids_of_call())
-        return submit(pool, context.run, function, *arguments, **named)
+        return submit(pool, in_call(function), *arguments, **named)
 
     futures.ThreadPoolExecutor.submit = submit_in_call
-
-
-def set_up_process_pools(futures: Any) -> None:
-    """End the idle processes of a pool at exit: `leave` does not wait for the threads that would end them."""
-    import atexit
-
-    atexit.register(futures._python_exit)
 
 
 def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
     """Log a thread's exception as one record (threading.excepthook); the default hook makes several writes."""
     if failure.thread and failure.exc_value and failure.exc_type is not SystemExit:
-        call = getattr(failure.thread, "of_python_call", None)
-        trace = format_traceback(failure.exc_value, of_function=True)
+        call, trace = CALL.get(), format_traceback(failure.exc_value, of_function=True)
         log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call.call_id if call else "")
 
 
@@ -725,21 +696,11 @@ def format_traceback(error: BaseException, of_function: bool = False) -> str:
     from traceback import TracebackException  # takes 5 ms, and a function without failures does not need it
 
     frames = function_frames(error) if of_function else error.__traceback__
-    formatted = TracebackException(type(error), error, frames, compact=True)
-    shorten_messages(formatted)
-    return "".join(formatted.format())
-
-
-def shorten_messages(formatted: Any) -> None:
-    """Cut the messages of an exception and its causes: indenting 100 MB takes seconds without a thread switch."""
-    exceptions = [formatted]
-    for exception in exceptions:
-        exception._str = shortened(exception._str, LOG_LINE)
-        if isinstance(notes := exception.__notes__, list):
-            exception.__notes__ = [shortened(note, LOG_LINE) if isinstance(note, str) else note for note in notes]
-        if len(getattr(exception, "text", None) or "") > LOG_LINE:  # the source line of a SyntaxError
-            exception.text = None
-        exceptions += filter(None, (exception.__cause__, exception.__context__, *(exception.exceptions or ())))
+    exceptions: list[Any] = [TracebackException(type(error), error, frames, compact=True)]
+    for each in exceptions:  # with its causes; indenting a message of 100 MB takes seconds without a thread switch
+        each._str = shortened(each._str, LOG_LINE)
+        exceptions += filter(None, (each.__cause__, each.__context__, *(each.exceptions or ())))
+    return "".join(exceptions[0].format())
 
 
 IMPORT_SYSTEM = ("importlib", "importlib._bootstrap", "importlib._bootstrap_external")
@@ -765,7 +726,6 @@ gevent.monkey.patch_all(thread=False, queue=False) and eventlet.monkey_patch(thr
 
 def start_thread(work: Callable[[Any], object], argument: object, name: str) -> None:
     """Start a daemon thread of the system, even if gevent or eventlet make `threading` start greenlets."""
-    standard_error()  # threading needs sys.stderr
     if threading.get_ident is get_ident:
         threading.Thread(target=work, args=(argument,), name=name, daemon=True).start()
     else:
@@ -1277,7 +1237,7 @@ def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, An
         "wsgi.multithread": multithread,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        "wsgi.errors": standard_error(),
+        "wsgi.errors": sys.stderr or sys.__stderr__,
         "wsgi.input_terminated": True,  # the input ends with the body, even without a Content-Length
     }
 
@@ -4275,6 +4235,8 @@ def leave(status: int) -> NoReturn:
 
     begin_leaving(LATE, status)  # an exit handler may hang
     flush_output()
+    if pools := sys.modules.get("concurrent.futures.process"):
+        pools._python_exit()  # as at any end of Python: ends idle processes, which exit handlers would wait for
     atexit._run_exitfuncs()
     flush_output()
     leave_after(LAST_WORDS if status or has_watchdog(os.environ) else 0.0, status)
@@ -4306,12 +4268,9 @@ def flush_output() -> None:
 
 
 def serve(
-    target: str, settings: Settings, env: Mapping[str, str], log_of: Callable[[Application], WSGIApplication] | None
+    target: str, settings: Settings, env: Mapping[str, str], wrap: Callable[[Application], WSGIApplication]
 ) -> int:
-    """Listen, import the function and serve until told to stop; return the exit status.
-
-    `log_of`, if given, adds a request log to the application.
-    """
+    """Listen, import the function and serve what `wrap` makes of it until told to stop; return the exit status."""
     listener = listen(settings.host, settings.port)  # before the import: early calls wait in the backlog
     os.register_at_fork(after_in_child=listener.close)
     life = Life(settings, is_supervised(env), lock_path(env) if settings.suppress_lock else None)
@@ -4325,7 +4284,7 @@ def serve(
             life.hold = Hold(watchdog_port(env), application.function)
         else:
             announce(listener)
-        status = life.run(Server(listener, log_of(application) if log_of else application, settings))
+        status = life.run(Server(listener, wrap(application), settings))
         begin_leaving(settings.write_timeout, status)  # `shutdown` may take as long as a call
         application.shutdown()
         return status
@@ -4556,7 +4515,8 @@ def reload(arguments: Sequence[str], target: str) -> int:
     log("INFO", f"Watching {folder}. Press Ctrl+C to stop.")
     while True:
         seen = watched_files(folder)
-        env = {"debug": "true", **os.environ, RELOADED: "1"}
+        # Without bytecode, which is matched by seconds and size: two edits may share these
+        env = {"debug": "true", **os.environ, RELOADED: "1", "PYTHONDONTWRITEBYTECODE": "1"}
         child = subprocess.Popen([sys.executable, os.path.abspath(__file__), *passed_on], env=env)  # noqa: S603
         try:
             wait_for_change(folder, seen, child)
@@ -4586,19 +4546,6 @@ def watched_files(folder: str) -> dict[str, int]:
             except OSError:  # gone since the walk
                 pass
     return found
-
-
-def ignore_bytecode(folder: str) -> None:
-    """Compile the watched files at each start: bytecode is matched by seconds and size, which two edits may share."""
-    from importlib.machinery import SourceFileLoader
-
-    def path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
-        if path in watched:
-            raise OSError("bytecode is neither read nor written")  # as importlib.abc.SourceLoader has it
-        return stats(loader, path)
-
-    stats, watched = SourceFileLoader.path_stats, watched_files(folder)
-    SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign,assignment]
 
 
 def wait_for_change(folder: str, seen: dict[str, int], child: Any) -> None:
@@ -4655,16 +4602,13 @@ def main(arguments: Sequence[str]) -> int:
     target, flags, reloads = parse_arguments(arguments)
     try:
         settings = Settings.from_env({**os.environ, **flags})
-        log.level, log.as_json = settings.log_level, settings.log_format == "json"
+        log.level = settings.log_level
+        log.make_record = json_record if settings.log_format == "json" else text_record
         if reloads:
             return reload(arguments, target)
-        is_child_of_reload = RELOADED in os.environ
-        if is_child_of_reload:
-            ignore_bytecode(watched_folder(target))
         ImportHook("logging", set_up_logging).install()
         ImportHook("concurrent.futures.thread", set_up_pools).install()
-        ImportHook("concurrent.futures.process", set_up_process_pools).install()
-        return serve(target, settings, os.environ, RequestLog if is_child_of_reload else None)
+        return serve(target, settings, os.environ, RequestLog if RELOADED in os.environ else lambda inner: inner)
     except SettingsError as error:
         log("ERROR", str(error))
         return 2

@@ -329,12 +329,6 @@ def raised_in_a_group(text):
         raise ExceptionGroup("group", [KeyError("second"), ValueError(text)]) from None
 
 
-def raised_with_a_note(text):
-    error = ValueError("noted")
-    error.add_note(text)
-    raise error
-
-
 def raised_with_a_cause(text):
     try:
         raise ValueError(text)
@@ -351,8 +345,6 @@ def raised_with_a_cause(text):
         pytest.param(lambda text: failing(text)(None, None), id="message"),
         pytest.param(raised_with_a_cause, id="message of its cause"),
         pytest.param(raised_in_a_group, id="message in a group"),
-        pytest.param(raised_with_a_note, id="note"),
-        pytest.param(lambda text: compile(f"a b {text!r}", "sent.py", "exec"), id="line of a SyntaxError"),
     ],
 )
 def test_long_text_of_an_exception_is_cut_visibly_and_soon(fail, line, log):
@@ -362,7 +354,7 @@ def test_long_text_of_an_exception_is_cut_visibly_and_soon(fail, line, log):
     assert time.thread_time() - began < 0.8
     record = log.getvalue()
     assert re.match(r"ERROR call '\w+' 'GET' '/' failed\n", record)
-    assert re.search(r"^ *\|? *(\.\.\. \d+ more characters \.\.\.|SyntaxError: invalid syntax)$", record, re.MULTILINE)
+    assert re.search(r"^ *\|? *\.\.\. \d+ more characters \.\.\.$", record, re.MULTILINE)
     assert len(record) < 5 * LOG_LINE
 
 
@@ -522,7 +514,7 @@ def test_a_thread_that_exits_is_no_failure(program):
 
 @pytest.mark.parametrize(
     "closing",
-    ["sys.stderr = None", "vars(sys).pop('stderr', 0)", "vars(sys).pop('stdout', 0); vars(sys).pop('stderr', 0)"],
+    ["sys.stderr = None", "sys.stdout = sys.stderr = None"],
 )
 @pytest.mark.parametrize("when", ["at import", "in a call"])
 def test_what_fails_is_logged_though_the_function_has_taken_stderr_away(closing, when, tmp_path):
@@ -537,9 +529,7 @@ def test_what_fails_is_logged_though_the_function_has_taken_stderr_away(closing,
     assert (status, err.count("ZeroDivisionError")) == (0, 2)
 
 
-@pytest.mark.parametrize(
-    "closing", ["sys.stderr.close()", "sys.stderr = sys.stdout = None", "del sys.stdout, sys.stderr"]
-)
+@pytest.mark.parametrize("closing", ["sys.stderr.close()", "sys.stderr = sys.stdout = None"])
 def test_a_function_that_takes_the_outputs_away_runs(closing, tmp_path):
     file = tmp_path / "handler.py"
     file.write_text(f"import sys\ndef handle(event, context):\n    print('x')\n    1 / 0\n{closing}")
