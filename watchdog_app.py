@@ -67,7 +67,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar, copy_context
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOWrapper
 from os import write as os_write
 from select import (
@@ -133,7 +133,7 @@ TURN = 0.001  # seconds of receiving for one request
 READ_AT_ONCE = 16  # further recv calls while each one fills its buffer
 ACCEPT_AT_ONCE = 64  # connections accepted
 RECEIVE = 64 * 1024  # bytes of one recv
-JOINED = 64 * 1024  # bytes of a body that is copied behind its head for a single send; a longer body is sent separately
+JOINED = 64 * 1024  # bytes of a body or item that are copied into its framing for a single send; more is sent uncopied
 PIECE = 64 * 1024  # bytes of one read of a streamed file
 UNCOUNTED = 64 * 1024  # bytes of a JSON body up to which its objects do not count as body_memory
 
@@ -2694,7 +2694,6 @@ def make_application(target: str | os.PathLike[str] = "") -> Application:
 # Only the thread that owns a connection touches its Exchange.
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-STATUS_BYTES: dict[str, tuple[bytes, bool]] = {}  # a status sent before -> its result of status_bytes
 is_status = re.compile(r"[2-5][0-9]{2} [\t\x20-\x7e\x80-\xff]*").fullmatch
 BODILESS = ("204 ", "304 ")  # statuses without a body (RFC 9110 §6.4.1); 1xx is not accepted at all
 
@@ -2705,23 +2704,16 @@ def status_bytes(status: str) -> tuple[bytes, bool]:
         raise ResultError(
             f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase"
         )
-    line = f"HTTP/1.1 {status}\r\n".encode("latin-1"), status.startswith(BODILESS)
-    remember(STATUS_BYTES, status, line, len(status))
-    return line
+    return f"HTTP/1.1 {status}\r\n".encode("latin-1"), status.startswith(BODILESS)
 
 
-class DateLines:
-    """The Date and Server fields of a response, formatted once a second."""
+STATUS_BYTES = Known(status_bytes)
 
-    def __init__(self, now: Callable[[], float] = time) -> None:
-        self.now, self.second, self.lines = now, -1, b""
 
-    def fields(self) -> bytes:
-        second = int(self.now())
-        if second != self.second:
-            self.lines = f"Date: {format_date_time(second)}\r\nServer: of-python\r\n".encode("latin-1")
-            self.second = second
-        return self.lines
+@lru_cache(1)
+def date_fields(second: int) -> bytes:
+    """Return the Date and Server fields of a response; they are formatted once a second."""
+    return f"Date: {format_date_time(second)}\r\nServer: of-python\r\n".encode("latin-1")
 
 
 class Exchange(BaseHandler):
@@ -2731,7 +2723,7 @@ class Exchange(BaseHandler):
     Status, names and values are checked here, before the first byte is sent.
 
     Arguments: request; connection, whose `send` keeps the bytes that the kernel does not take, and whose `send_all`
-    waits for the peer; server, which has the base environ, the date, `closing` and `before_stream`.
+    waits for the peer; server, which has the base environ, `clock`, `closing` and `before_stream`.
     """
 
     error_headers: HeaderPairs = PLAIN
@@ -2753,9 +2745,13 @@ class Exchange(BaseHandler):
 
     def run(self, application: WSGIApplication) -> None:
         """Run `application`. The default takes a ConnectionError that it raises for a lost peer."""
+        connection = self.connection
         try:
-            self.setup_environ()
-            self.result = application(self.environ, self.start_response)
+            self.environ = environ = build_environ(self.request, self.server.base, connection.peer)
+            environ["of_python.connection"] = connection
+            if connection.reader.pending is not None:
+                environ["wsgi.input"] = connection.arriving_body(self.request)
+            self.result = application(environ, self.start_response)
             self.finish_response()
         except BaseException as error:
             self._fail(error)
@@ -2764,25 +2760,16 @@ class Exchange(BaseHandler):
         """Go on with a result that is ready: items that replace it, or the next item of a stream, None at its end."""
         try:
             taken = self.result.take()  # type: ignore[attr-defined]
-            if taken is not None and type(taken) is not bytes:
+            if type(taken) is bytes:
+                self.write(taken)
+            elif taken is not None:
                 self.result, self.awaits = taken, False
                 return self.finish_response()
-            if taken is not None:
-                self.write(taken)
             if taken is None or self.no_body:
                 self.finish_content()
                 self.awaits = False
         except BaseException as error:
-            self.awaits = False
             self._fail(error)
-
-    def setup_environ(self) -> None:
-        """Build the environ. The default needs many calls for it."""
-        connection = self.connection
-        self.environ = environ = build_environ(self.request, self.server.base, connection.peer)
-        environ["of_python.connection"] = connection
-        if connection.reader.pending is not None:
-            environ["wsgi.input"] = connection.arriving_body(self.request)
 
     def start_response(self, status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:  # type: ignore[override]
         """Check status and headers (PEP 3333). The default does so by assert only, and allows CR and LF."""
@@ -2792,8 +2779,8 @@ class Exchange(BaseHandler):
         elif self.lines:
             raise RuntimeError("start_response was called twice")
         self.length = None
-        line, self.bodiless = STATUS_BYTES.get(status) or status_bytes(status)
-        lines = [line, self.server.date.fields()]
+        line, self.bodiless = STATUS_BYTES[status]
+        lines = [line, date_fields(int(time()))]
         for name, value in headers:
             line, kind = FIELD_LINES.get((name, value)) or field_line(name, value)
             if kind == OTHER:
@@ -2814,23 +2801,16 @@ class Exchange(BaseHandler):
             body = b"".join(self.result)
             if self.length is None:
                 self.length = len(body)
-            parts = self._framed(body, True)
-            if len(body) > JOINED and not self.no_body:
-                self.connection.send(b"".join(parts[:-1]), body)
-            else:
-                self.connection.send(b"".join(parts))
+            self.connection.send(*self._framed(body, True))
         elif hasattr(self.result, "when_ready"):
             self.awaits = True
         else:
-            self._send_stream()
-
-    def _send_stream(self) -> None:
-        self.server.before_stream(self.connection)
-        for item in self.result:
-            self.write(item)
-            if self.no_body:
-                break
-        self.finish_content()
+            self.server.before_stream(self.connection)
+            for item in self.result:
+                self.write(item)
+                if self.no_body:
+                    break
+            self.finish_content()
 
     def finish_content(self) -> None:
         """End the body and close the result. The default has no chunks, and allows a body that is too short."""
@@ -2846,17 +2826,18 @@ class Exchange(BaseHandler):
             raise ResultError(
                 f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes"
             )
-        if framed := b"".join(self._framed(data, is_last)):
+        framed, *more = self._framed(data, is_last)
+        if framed:
             self.ended_at = FOREVER
-            (self.connection.send if self.awaits else self.connection.send_all)(framed)
+            (self.connection.send if self.awaits else self.connection.send_all)(framed, *more)
         elif not is_last and self.server.clock() >= self.next_look:
             self._look_at_peer(self.server.clock())
 
     def _framed(self, data: bytes, is_last: bool) -> list[bytes]:
         """Return `data` in its framing, after the head unless that has been sent, and the body's end after the last."""
-        parts = [] if self.headers_sent else self._head()
+        parts = [] if self.headers_sent else [self._head()]
         if self.no_body:
-            pass
+            data = b""
         elif self.length is not None:
             sent = self.bytes_sent + len(data)
             if sent != self.length and (is_last or sent > self.length):
@@ -2864,26 +2845,26 @@ class Exchange(BaseHandler):
                     f"header Content-Length with value {self.length} cannot be sent: the body has {sent} bytes"
                 )
             self.bytes_sent = sent
+        if not self.chunked:
             parts.append(data)
-        elif self.chunked:
-            if data:
-                parts += b"%x\r\n" % len(data), data, b"\r\n"
-            if is_last:
-                parts.append(b"0\r\n\r\n")
-        else:
-            parts.append(data)
+        elif data:
+            parts += b"%x\r\n" % len(data), data, b"\r\n"
+        if is_last and self.chunked:
+            parts.append(b"0\r\n\r\n")
         self.headers_sent = True
-        return parts
+        return parts if len(data) > JOINED else [b"".join(parts)]
 
-    def _head(self) -> list[bytes]:
+    def _head(self) -> bytes:
         if not self.lines:
             raise RuntimeError("the application did not call start_response before its first item")
         request, framing = self.request, self._framing()
         self.keep_alive = request.keep_alive and not self.server.closing and self.connection.reader.pending is None
         if self.keep_alive:
-            return [*self.lines, framing, b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n"]
-        request.expects_continue = False  # no 100 from now on
-        return [*self.lines, framing, b"Connection: close\r\n\r\n"]
+            end = b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n"
+        else:
+            request.expects_continue = False  # no 100 from now on
+            end = b"Connection: close\r\n\r\n"
+        return b"".join((*self.lines, framing, end))
 
     def _framing(self) -> bytes:
         """Decide how the body is delimited (RFC 9112 §6.3); return the header field that says so."""
@@ -2908,23 +2889,18 @@ class Exchange(BaseHandler):
                 raise Disconnected
 
     def _fail(self, error: BaseException) -> None:
+        """Log the error, then send a 500 or cut a response that has begun."""
+        self.awaits = False
         try:
-            if isinstance(error, Disconnected):
-                self.give_up()
-            else:
-                self.handle_error()
+            if not isinstance(error, (Disconnected, StreamFailed)):  # no fault; logged by the application
+                self.log_exception(sys.exc_info())
+            if isinstance(error, Disconnected) or self.headers_sent:
+                return self.give_up()
+            self.close()
+            self.result = self.error_output(self.environ, self.start_response)
+            self.finish_response()
         except BaseException:  # the response to the error has failed too
             self.give_up()
-
-    def handle_error(self) -> None:
-        """Log the error, then send a 500 or cut a response that has begun. The default makes that look complete."""
-        if not isinstance(sys.exception(), StreamFailed):  # logged by the application
-            self.log_exception(sys.exc_info())
-        if self.headers_sent:
-            return self.give_up()
-        self.close()
-        self.result = self.error_output(self.environ, self.start_response)
-        self.finish_response()
 
     def give_up(self) -> None:
         """Abandon the rest of the response."""
@@ -3010,6 +2986,14 @@ def acknowledged(sock: Socket) -> int:
         return 0
 
 
+def remaining(parts: Sequence[bytes | memoryview], sent: int) -> bytes | memoryview:
+    """Return what follows the first `sent` bytes of `parts`, without a copy if that is a part of the last one."""
+    left = sum(map(len, parts)) - sent
+    if left <= len(parts[-1]):
+        return memoryview(parts[-1])[-left:] if left else b""  # an empty view would keep it all in memory
+    return memoryview(b"".join(parts))[sent:]
+
+
 class Connection:
     """One socket: its state, what it waits for (`mask`) and until when (`deadline`).
 
@@ -3018,7 +3002,7 @@ class Connection:
     """
 
     __slots__ = (
-        *("apart", "behind", "clock", "deadline", "discarded", "exchange", "fd", "is_ready", "mask", "more", "noted"),
+        *("apart", "clock", "deadline", "discarded", "exchange", "fd", "is_ready", "mask", "more", "noted"),
         *("notify", "out", "peer", "reader", "request", "settings", "since", "sock", "state", "taken", "then"),
         "watched",
     )
@@ -3038,7 +3022,6 @@ class Connection:
         self.state, self.mask, self.deadline = NEW, IN, self.since + settings.keep_alive
         self.then = IDLE  # the state after SENDING
         self.out: bytes | memoryview = b""  # bytes that the kernel has not taken yet
-        self.behind: bytes | memoryview = b""  # and those that follow
         self.taken = self.discarded = 0  # bytes acknowledged at the last check; bytes read while LINGERING
         self.more = False  # whether more may be readable now, though its turn is over
         self.request: Request | None = None  # the call to run, until its response is complete
@@ -3273,28 +3256,25 @@ class Connection:
         except OSError as error:
             raise SenderGone from error
 
-    def send(self, data: bytes | memoryview, behind: bytes | memoryview = b"") -> None:
-        """Send as much of `data`, then `behind`, as the kernel takes at once, and keep the rest. Owner."""
+    def send(self, data: bytes | memoryview, *more: bytes) -> None:
+        """Send as much of `data`, then `more`, as the kernel takes at once, and keep the rest. Owner."""
         try:
-            sent = self.sock.sendmsg((data, behind)) if behind else self.sock.send(data)
+            sent = self.sock.sendmsg((data, *more)) if more else self.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             raise Disconnected from error
-        if sent < len(data):
-            self.out, self.behind = memoryview(data)[sent:], behind
-        elif behind:
-            self.out = memoryview(behind)[sent - len(data) :] or b""
+        if more or sent < len(data):
+            self.out = remaining((data, *more), sent)
 
     def send_rest(self) -> None:
         """Send as much of the rest as the kernel takes at once. Owner."""
-        out, behind = self.out, self.behind
-        self.out = self.behind = b""  # an empty view would keep the whole response in memory
-        self.send(out, behind)
+        out, self.out = self.out, b""
+        self.send(out)
 
-    def send_all(self, data: bytes) -> None:
-        """Send all of `data`; raise Disconnected if the peer takes nothing for write_timeout seconds. Owner."""
-        self.send(data)
+    def send_all(self, *parts: bytes) -> None:
+        """Send all of `parts`; raise Disconnected if the peer takes nothing for write_timeout seconds. Owner."""
+        self.send(*parts)
         while self.out:
             self.has_taken()
             if not poll_for(self.fd, POLLOUT, self.settings.write_timeout) and not self.has_taken():
@@ -3637,7 +3617,6 @@ class Server:
         self.at_once: Callable[[str], bool] = getattr(application, "answers_at_once", lambda target: False)
         self.base = base_environ(*listener.getsockname()[:2])
         self.memory = BodyMemory(settings.body_memory)
-        self.date = DateLines()
         self.lead = Lead(settings.threads, self._serve, self._own, clock, self.at_once)
         self.before_stream = self.lead.step_aside
         self.epoll = epoll()

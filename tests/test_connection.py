@@ -57,7 +57,7 @@ class Walk:
         self.connection.taken_ways = set()
         base = watchdog_app.base_environ("127.0.0.1", 80)
         self.server = SimpleNamespace(application=self.application, base=base, settings=settings, closing=False)
-        self.server.date, self.server.clock = watchdog_app.DateLines(), lambda: self.now
+        self.server.clock = lambda: self.now
         self.server.before_stream = lambda connection: None
 
     def application(self, environ, start_response):
