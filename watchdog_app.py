@@ -6,8 +6,8 @@
 
     $ python watchdog_app.py
 
-`event` is the request: body, headers, method, query, path, raw_path, raw_query, text, json(), form(), cookies, stream
-and environ. `context` describes the call: hostname, function_name, namespace, call_id, trace_id, deadline, remaining(),
+`event` is the request: body, headers, method, query, path, raw_path, raw_query, text, json(), form(), files, cookies,
+stream and environ. `context` describes the call: hostname, function_name, namespace, call_id, trace_id, deadline, remaining(),
 cancelled and secret(). The return value of `handle` becomes the response:
 
     {"statusCode": …, "headers": …, "body": …}     an envelope; also with status_code and response
@@ -103,10 +103,11 @@ if TYPE_CHECKING:
     RequestLine = tuple[str, str, bool, dict[str, str]]
     HeaderPairs = list[tuple[str, str]]
     HeadersArgument = Mapping[str, Any] | Iterable[tuple[str, Any]]
+    Part = tuple[str, "str | None", "Headers", bytes]  # of a form: name, filename, headers, content
     Result = TypeVar("Result")
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Application", "Body", "Context", "Event", "Function", "HTTPError", "Headers"]
+__all__ = ["Answer", "Application", "Body", "Context", "Event", "File", "Function", "HTTPError", "Headers"]
 __all__ += ["Query", "Server", "Settings", "invoke", "make_application"]
 
 
@@ -116,6 +117,7 @@ __all__ += ["Query", "Server", "Settings", "invoke", "make_application"]
 MAX_LINE = 64 * 1024  # bytes of a request line, beyond it 414; few exceed 8 KiB, and no other server allows more
 MAX_FIELDS = 200  # header fields, and trailer fields, beyond it 431; a browser sends about 20, the gateway adds 6
 MAX_PARAMETERS = 1000  # query parameters, form fields or cookies, beyond it 413
+MAX_PART_FIELDS, MAX_PART_HEAD = 10, 8192  # headers of one part of a form, and their bytes, beyond it 400
 MAX_METHOD = 32  # bytes of a method, beyond it 501; the longest registered one, UPDATEREDIRECTREF, has 17
 MAX_BLANK_LINES = 4  # empty lines before a request line (RFC 9112 §2.2: a server should ignore at least one)
 MAX_CHUNK_LINE = 256  # bytes of a chunk's size and extensions; extensions are unused in practice
@@ -1507,6 +1509,102 @@ def check_number(separators: int, what: str) -> None:
         raise HTTPError(413, f"more than {MAX_PARAMETERS} {what}s\n", PLAIN)
 
 
+MULTIPART, URLENCODED = "multipart/form-data", "application/x-www-form-urlencoded"
+is_boundary = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]").fullmatch  # RFC 2046 §5.1.1
+match_parameter = re.compile(rf'[ \t]*;[ \t]*(?:({TOKEN})=(?:({TOKEN})|"([^"\\]*(?:\\.[^"\\]*)*)"))?').match
+# The escapes of quotation marks and line breaks: \" is RFC 9110's, %22 is what browsers send
+replace_escapes = re.compile(r'\\(["\\])|%(22|0[AD])', re.IGNORECASE).sub
+# What follows a boundary: padding and the end of the line, after `--` if it is the last one
+match_delimiter_end = re.compile(rb"[ \t]*\r\n|(--)[ \t]*(?:\r\n|\Z)").match
+
+
+def malformed(why: str) -> NotReadable:
+    """Make the 400 for a body that is not valid multipart/form-data."""
+    return NotReadable(f"the body is not valid multipart/form-data: {why}")
+
+
+def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
+    """Split `form-data; name="a"` into its first word, in lower case, and its parameters (RFC 9110 §5.6.6)."""
+    first, found = value.partition(";")[0], {}
+    at = len(first)
+    while at < len(value):
+        match = match_parameter(value, at)
+        if match is None or (match[1] and match[1].lower() in found):
+            raise malformed(f"the parameters in {clipped(value)} are not valid, or one is there twice")
+        if match[1]:
+            quoted = replace_escapes(lambda escape: escape[1] or chr(int(escape[2], 16)), match[3] or "")
+            found[match[1].lower()] = match[2] or quoted
+        at = match.end()
+    return first.strip(" \t").lower(), found
+
+
+def parse_multipart(body: bytes, content_type: str) -> list[Part]:
+    """Split a multipart/form-data body into its parts: RFC 2046 §5.1 and RFC 7578, without their leniencies.
+
+    Arguments: body; content_type, with the boundary. Returns (name, filename or None, headers, content) of each part.
+    Raises HTTPError 400 for a body that is not valid, and 413 for more than MAX_PARAMETERS parts. `filename*` is
+    ignored: RFC 7578 §4.2 forbids it.
+    """
+    boundary = parse_parameters(content_type)[1].get("boundary", "")
+    if not is_boundary(boundary):
+        raise malformed(f"its boundary {clipped(boundary)} is not 1 to 70 of the characters that RFC 2046 allows")
+    parts = []
+    for start, end in part_spans(body, b"\r\n--" + boundary.encode("ascii")):
+        check_number(len(parts), "form field")
+        # From the line break before the part, lest it has no header, to the one behind it, lest it has no content
+        head_end = body.find(b"\r\n\r\n", start - 2, min(end + 2, start + MAX_PART_HEAD + 4))
+        if head_end == -1 or body.count(b"\r\n", start, head_end) >= MAX_PART_FIELDS:
+            raise malformed(f"a part takes {MAX_PART_FIELDS} headers, {MAX_PART_HEAD} bytes, then an empty line")
+        parts.append(parse_part(body[start:head_end], body[head_end + 4 : end]))
+    return parts
+
+
+def part_spans(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each part; raise a 400 if a delimiter is not followed by the end of its line, or none closes.
+
+    This takes linear time: `bytes.find` does.
+    """
+    first = end = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)  # -2: a body begins with a line
+    while end != -1 and (line := match_delimiter_end(body, end + len(delimiter))):
+        if line[1] and end == first >= 0:  # only a form without fields has no part, and that has no preamble
+            break
+        if line[1]:
+            return
+        end = body.find(delimiter, line.end() - 2)
+        if end != -1:
+            yield line.end(), end
+    raise malformed("a delimiter is not valid, or the closing one is missing")
+
+
+def parse_part(head: bytes, content: bytes) -> Part:
+    """Convert the head of a part, without its final empty line, and its content."""
+    lines = head.split(b"\r\n")
+    try:
+        fields = {key: utf8(value) for key, value in map(parse_field, lines)}
+    except HTTPError:
+        raise malformed("a header of a part is not valid") from None
+    kind, parameters = parse_parameters(fields.get("HTTP_CONTENT_DISPOSITION", ""))
+    if kind != "form-data" or "name" not in parameters or len(fields) < len(lines):
+        raise malformed("each part takes one Content-Disposition: form-data with a name, and no header twice")
+    if fields.get("HTTP_CONTENT_TRANSFER_ENCODING", "binary").lower() not in ("7bit", "8bit", "binary"):
+        raise malformed("Content-Transfer-Encoding is deprecated: send the content as it is")
+    return parameters["name"], parameters.get("filename"), Headers(fields), content
+
+
+class File(BytesIO):
+    """A file of a multipart/form-data body, in memory.
+
+    filename: str, as its sender has chosen it: no path to write to. content_type: str. headers: Headers of its part.
+
+    Arguments: content; filename; headers.
+    """
+
+    def __init__(self, content: bytes, filename: str, headers: Headers) -> None:
+        super().__init__(content)  # which shares `content` until it is written to
+        self.filename, self.headers = filename, headers
+        self.content_type: str = headers.get("Content-Type", "text/plain")  # RFC 7578 §4.4
+
+
 def utf8(latin1: str) -> str:
     """Convert latin-1 text of an environ (PEP 3333) to the UTF-8 text that it stands for; replace bad bytes."""
     return latin1 if latin1.isascii() else latin1.encode("latin-1").decode("utf-8", "replace")
@@ -1558,7 +1656,8 @@ class Event(Attributes):
     """The request of one call.
 
     method: str, as sent. path: str, decoded, begins with `/`. raw_path, raw_query: str, exactly as sent. headers:
-    Headers. query: Query. body: Body. text: str. cookies: Query. stream: binary file. environ: the WSGI environ.
+    Headers. query: Query. body: Body. text: str. cookies: Query. files: Query of File, those of a multipart form.
+    stream: binary file. environ: the WSGI environ.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -1623,20 +1722,58 @@ class Event(Attributes):
 
     def json(self) -> Any:
         """Parse the body as JSON, whatever its Content-Type; raise a 400 if it is not JSON."""
-        body = self._content
-        if (connection := self.environ.get("of_python.connection")) and len(body) > UNCOUNTED:
-            connection.claim(parsed_size(body))
+        body = self._plain()
+        self._claim(parsed_size(body))
         try:
             return json_codec()[1](body.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise NotReadable(f"the body is not valid JSON: {clipped(str(error)).strip(chr(39))}") from None
 
     def form(self) -> Query:
-        """Return the fields of an application/x-www-form-urlencoded body; raise a 415 for another Content-Type."""
-        content_type = self.environ.get("CONTENT_TYPE", "")
-        if content_type.partition(";")[0].strip(" \t").lower() != "application/x-www-form-urlencoded":
-            raise HTTPError(415, "this function takes a form: Content-Type: application/x-www-form-urlencoded\n", PLAIN)
-        return parse_query(self._content, "form field")
+        """Return the fields of a form, urlencoded or multipart; raise a 415 for another Content-Type or for a
+        Content-Encoding, and a 400 for a multipart body that is not valid.
+        """
+        if self._media_type == URLENCODED:
+            return parse_query(self._plain(), "form field")
+        if self._media_type != MULTIPART:
+            raise HTTPError(415, f"this function takes a form: Content-Type: {URLENCODED} or {MULTIPART}\n", PLAIN)
+        fields = [(name, headers, content) for name, filename, headers, content in self._parts if filename is None]
+        return Query(
+            [(name, decoded(content, charset_of(headers.get("Content-Type", "")))) for name, headers, content in fields],
+            "form field",
+        )
+
+    @lazy
+    def files(self) -> Query:
+        parts = self._parts if self._media_type == MULTIPART else ()
+        # A browser sends an empty name and no content where nobody has chosen a file
+        files = [(name, File(content, filename, headers)) for name, filename, headers, content in parts if filename or content and filename is not None]
+        return Query(files, "file")
+
+    @lazy
+    def _media_type(self) -> str:
+        return str(self.environ.get("CONTENT_TYPE", "")).partition(";")[0].strip(" \t").lower()
+
+    @lazy
+    def _parts(self) -> list[Part]:
+        body = self._plain()
+        self._claim(len(body))
+        return parse_multipart(body, self.environ["CONTENT_TYPE"])
+
+    def _plain(self) -> bytes:
+        """Return the body; raise a 415 for one with a Content-Encoding, which only the function can decode: `body` is
+        as it was sent, for signatures, and a small one may become a large one.
+        """
+        coding = self.environ.get("HTTP_CONTENT_ENCODING", "")
+        if coding.lower() not in ("", "identity"):
+            text = f"this function takes a body without Content-Encoding: {clipped(coding)}\n"
+            raise HTTPError(415, text, [*PLAIN, ("Accept-Encoding", "identity")])
+        return self._content
+
+    def _claim(self, size: int) -> None:
+        """Count `size` bytes that are made of a body as body_memory, unless they are few."""
+        if (connection := self.environ.get("of_python.connection")) and len(self._content) > UNCOUNTED:
+            connection.claim(size)
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # for vars(event); attributes are stored elsewhere
