@@ -9,7 +9,7 @@ EXAMPLES := examples
 PYTEST := env -u MAKEFLAGS $(BIN)/python -X dev -W error -m pytest
 PROGRAMS := $(patsubst %,tests/test_%.py,development faults hooks lifecycle log logging lost_network processes watchdog)
 
-.PHONY: help run new test test-programs test-module test-slow coverage lint format check fuzz fuzz-requests fuzz-results soak build image-test examples-test bench bench-tools deploy clean
+.PHONY: help run new test test-programs test-module test-slow coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart soak build image-test examples-test bench bench-tools deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,9 +54,9 @@ format: $(VENV)/installed ## Format the code
 check: lint test-slow test ## Do all that the gate does
 
 fuzz: $(VENV)/installed ## Fuzz the server until stopped, or for SECONDS=60
-	@$(MAKE) --no-print-directory -j 2 fuzz-requests fuzz-results
+	@$(MAKE) --no-print-directory -j 3 fuzz-requests fuzz-results fuzz-multipart
 
-fuzz-requests fuzz-results:
+fuzz-requests fuzz-results fuzz-multipart:
 	$(BIN)/python -X dev -W error tests/$(subst -,_,$@).py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 soak: $(VENV)/installed ## Load the server for MINUTES=20, and see that it stays as it was

@@ -7,8 +7,8 @@
     $ python watchdog_app.py
 
 `event` is the request: body, headers, method, query, path, raw_path, raw_query, text, json(), form(), files, cookies,
-stream and environ. `context` describes the call: hostname, function_name, namespace, call_id, trace_id, deadline, remaining(),
-cancelled and secret(). The return value of `handle` becomes the response:
+stream and environ. `context` describes the call: hostname, function_name, namespace, call_id, trace_id, deadline,
+remaining(), cancelled and secret(). The return value of `handle` becomes the response:
 
     {"statusCode": …, "headers": …, "body": …}     an envelope; also with status_code and response
     any other dict, a list, a number, …            200, application/json
@@ -95,15 +95,18 @@ TYPE_CHECKING = False  # importing typing takes 5 to 20 ms; type checkers treat 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator, Sequence
     from types import CodeType, FrameType, ModuleType, TracebackType
-    from typing import Any, BinaryIO, NoReturn, TypeVar, overload
+    from typing import Any, BinaryIO, NoReturn, Self, TypeVar, overload
     from wsgiref.types import StartResponse, WSGIApplication
 
     T = TypeVar("T")
+    V = TypeVar("V")
     Taking = Generator[bool, bytes, T]  # see section 5
     RequestLine = tuple[str, str, bool, dict[str, str]]
     HeaderPairs = list[tuple[str, str]]
     HeadersArgument = Mapping[str, Any] | Iterable[tuple[str, Any]]
-    Part = tuple[str, "str | None", "Headers", bytes]  # of a form: name, filename, headers, content
+    Part = tuple[str, bool, "File"]  # of a form: its name, whether it has a filename, its content
+    FileArgument = bytes | tuple[str, bytes] | tuple[str, bytes, str]
+    FilesArgument = Mapping[str, FileArgument] | Iterable[tuple[str, FileArgument]]
     Result = TypeVar("Result")
 
 __version__ = "0.1.0"
@@ -117,7 +120,7 @@ __all__ += ["Query", "Server", "Settings", "invoke", "make_application"]
 MAX_LINE = 64 * 1024  # bytes of a request line, beyond it 414; few exceed 8 KiB, and no other server allows more
 MAX_FIELDS = 200  # header fields, and trailer fields, beyond it 431; a browser sends about 20, the gateway adds 6
 MAX_PARAMETERS = 1000  # query parameters, form fields or cookies, beyond it 413
-MAX_PART_FIELDS, MAX_PART_HEAD = 10, 8192  # headers of one part of a form, and their bytes, beyond it 400
+MAX_PART_FIELDS, MAX_PART_HEAD = 10, 4096  # headers of a part of a form, or parameters of one, and bytes, beyond it 400
 MAX_METHOD = 32  # bytes of a method, beyond it 501; the longest registered one, UPDATEREDIRECTREF, has 17
 MAX_BLANK_LINES = 4  # empty lines before a request line (RFC 9112 §2.2: a server should ignore at least one)
 MAX_CHUNK_LINE = 256  # bytes of a chunk's size and extensions; extensions are unused in practice
@@ -1455,15 +1458,12 @@ class Headers(Values, Mapping[str, str]):
     get_all = Values.getlist
 
 
-class Query(Values, dict[str, str]):
-    """Named text values in order of arrival: query parameters, form fields, cookies. A dict of the first values.
+class Several(Values, dict[str, "V"]):
+    """The base of Query and Files: named values in order of arrival, a dict of the first values."""
 
-    Arguments: pairs, each a name and a value; what, the noun for one entry in the message about a missing name.
-    """
-
-    def __init__(self, pairs: Iterable[tuple[str, str]], what: str = "query parameter") -> None:
+    def __init__(self, pairs: Iterable[tuple[str, V]], what: str = "query parameter") -> None:
         self._what = what
-        self._further: dict[str, list[str]] = {}  # name -> its values after the first
+        self._further: dict[str, list[V]] = {}  # name -> its values after the first
         for name, value in pairs:
             if name in self:
                 self._further.setdefault(name, []).append(value)
@@ -1472,16 +1472,45 @@ class Query(Values, dict[str, str]):
 
     _first = dict.get  # type: ignore[assignment]
 
-    def _all(self, key: str) -> list[str]:
+    def _all(self, key: str) -> list[Any]:
         return [self[key], *self._further.get(key, ())] if key in self else []
 
     def to_dict(self, flat: bool = True) -> dict[str, Any]:
         """Return a plain dict with the first value of each name, or with a list of all its values if not `flat`."""
         return dict(self) if flat else {name: self._all(name) for name in self}
 
-    def copy(self) -> Query:
-        """Return a Query of the same values."""
-        return Query([(name, value) for name in self for value in self._all(name)], self._what)
+    def copy(self) -> Self:
+        """Return a copy with the same values."""
+        return type(self)([(name, value) for name in self for value in self._all(name)], self._what)
+
+
+class Query(Several[str]):
+    """Named text values in order of arrival: query parameters, form fields, cookies. A dict of the first values.
+
+    Arguments: pairs, each a name and a value; what, the noun for one entry in the message about a missing name.
+    """
+
+
+class File(BytesIO):
+    """A file of a multipart/form-data body, in memory.
+
+    filename: str, as its sender has chosen it: no path to write to. content_type: str. headers: Headers of its part.
+
+    Arguments: content; filename; headers.
+    """
+
+    def __init__(self, content: bytes, filename: str, headers: Headers) -> None:
+        super().__init__(content)  # which shares `content` until it is written to
+        self.filename, self.headers = filename, headers
+        self.content_type: str = headers.get("Content-Type", "text/plain")  # RFC 7578 §4.4
+
+
+class Files(Several[File]):
+    """The files of a form by the name of their field. Arguments as for Query."""
+
+    if TYPE_CHECKING:
+
+        def getlist(self, key: str) -> list[File]: ...  # type: ignore[override]
 
 
 def parse_query(raw: bytes, what: str = "query parameter") -> Query:
@@ -1510,12 +1539,11 @@ def check_number(separators: int, what: str) -> None:
 
 
 MULTIPART, URLENCODED = "multipart/form-data", "application/x-www-form-urlencoded"
-is_boundary = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]").fullmatch  # RFC 2046 §5.1.1
-match_parameter = re.compile(rf'[ \t]*;[ \t]*(?:({TOKEN})=(?:({TOKEN})|"([^"\\]*(?:\\.[^"\\]*)*)"))?').match
-# The escapes of quotation marks and line breaks: \" is RFC 9110's, %22 is what browsers send
-replace_escapes = re.compile(r'\\(["\\])|%(22|0[AD])', re.IGNORECASE).sub
-# What follows a boundary: padding and the end of the line, after `--` if it is the last one
-match_delimiter_end = re.compile(rb"[ \t]*\r\n|(--)[ \t]*(?:\r\n|\Z)").match
+# Compiled when they are used, of which `re` keeps the result; the start would take 1 ms longer
+BOUNDARY = r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]"  # RFC 2046 §5.1.1
+BEHIND_BOUNDARY = rb"[ \t]*\r\n|(--)[ \t]*(?:\r\n|\Z)"  # padding and the end of the line; -- if no part follows
+PARAMETER = rf'[ \t]*;[ \t]*(?:({TOKEN})=(?:({TOKEN})|"([^"]*)"))?'  # RFC 9110 §5.6.6
+ESCAPES = (("%22", '"'), ("%0D", "\r"), ("%0A", "\n"), ("\1", '"'), ("\0", "\\"))  # those of browsers, quoted pairs
 
 
 def malformed(why: str) -> NotReadable:
@@ -1524,34 +1552,38 @@ def malformed(why: str) -> NotReadable:
 
 
 def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
-    """Split `form-data; name="a"` into its first word, in lower case, and its parameters (RFC 9110 §5.6.6)."""
-    first, found = value.partition(";")[0], {}
-    at = len(first)
-    while at < len(value):
-        match = match_parameter(value, at)
-        if match is None or (match[1] and match[1].lower() in found):
-            raise malformed(f"the parameters in {clipped(value)} are not valid, or one is there twice")
-        if match[1]:
-            quoted = replace_escapes(lambda escape: escape[1] or chr(int(escape[2], 16)), match[3] or "")
-            found[match[1].lower()] = match[2] or quoted
-        at = match.end()
-    return first.strip(" \t").lower(), found
+    """Split a value such as `form-data; name="a"` into its first word, in lower case, and its parameters."""
+    # Control characters cannot be in a field. Other quoted pairs are none: they are in paths of Windows
+    first, semicolon, rest = value.replace("\\\\", "\0").replace('\\"', "\1").partition(";")
+    is_valid = re.fullmatch(f"(?:{PARAMETER}){{,{MAX_PART_FIELDS}}}+", semicolon + rest)
+    found = re.findall(PARAMETER, semicolon + rest) if is_valid else []
+    pairs = [(name.lower(), token or unescaped(text)) for name, token, text in found if name]
+    if not is_valid or len(dict(pairs)) < len(pairs):
+        raise malformed(f"the parameters in {clipped(value)} are not valid, are many, or one is there twice")
+    return first.strip(" \t").lower(), dict(pairs)
+
+
+def unescaped(text: str) -> str:
+    """Decode the escapes in a quoted string."""
+    for escape, stands_for in ESCAPES:
+        text = text.replace(escape, stands_for)
+    return text
 
 
 def parse_multipart(body: bytes, content_type: str) -> list[Part]:
     """Split a multipart/form-data body into its parts: RFC 2046 §5.1 and RFC 7578, without their leniencies.
 
-    Arguments: body; content_type, with the boundary. Returns (name, filename or None, headers, content) of each part.
+    Arguments: body; content_type, with the boundary. Returns (name, whether it is a file, content) of each part.
     Raises HTTPError 400 for a body that is not valid, and 413 for more than MAX_PARAMETERS parts. `filename*` is
     ignored: RFC 7578 §4.2 forbids it.
     """
     boundary = parse_parameters(content_type)[1].get("boundary", "")
-    if not is_boundary(boundary):
+    if not re.fullmatch(BOUNDARY, boundary):
         raise malformed(f"its boundary {clipped(boundary)} is not 1 to 70 of the characters that RFC 2046 allows")
-    parts = []
+    parts: list[Part] = []
     for start, end in part_spans(body, b"\r\n--" + boundary.encode("ascii")):
         check_number(len(parts), "form field")
-        # From the line break before the part, lest it has no header, to the one behind it, lest it has no content
+        # From the line break before the part, as it may have no header, to the one behind it: it may have no content
         head_end = body.find(b"\r\n\r\n", start - 2, min(end + 2, start + MAX_PART_HEAD + 4))
         if head_end == -1 or body.count(b"\r\n", start, head_end) >= MAX_PART_FIELDS:
             raise malformed(f"a part takes {MAX_PART_FIELDS} headers, {MAX_PART_HEAD} bytes, then an empty line")
@@ -1560,12 +1592,10 @@ def parse_multipart(body: bytes, content_type: str) -> list[Part]:
 
 
 def part_spans(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each part; raise a 400 if a delimiter is not followed by the end of its line, or none closes.
-
-    This takes linear time: `bytes.find` does.
-    """
+    """Yield start and end of each part, in linear time; raise a 400 unless the last delimiter of the body closes it."""
+    behind = re.compile(BEHIND_BOUNDARY).match
     first = end = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)  # -2: a body begins with a line
-    while end != -1 and (line := match_delimiter_end(body, end + len(delimiter))):
+    while end != -1 and (line := behind(body, end + len(delimiter))):
         if line[1] and end == first >= 0:  # only a form without fields has no part, and that has no preamble
             break
         if line[1]:
@@ -1588,21 +1618,8 @@ def parse_part(head: bytes, content: bytes) -> Part:
         raise malformed("each part takes one Content-Disposition: form-data with a name, and no header twice")
     if fields.get("HTTP_CONTENT_TRANSFER_ENCODING", "binary").lower() not in ("7bit", "8bit", "binary"):
         raise malformed("Content-Transfer-Encoding is deprecated: send the content as it is")
-    return parameters["name"], parameters.get("filename"), Headers(fields), content
-
-
-class File(BytesIO):
-    """A file of a multipart/form-data body, in memory.
-
-    filename: str, as its sender has chosen it: no path to write to. content_type: str. headers: Headers of its part.
-
-    Arguments: content; filename; headers.
-    """
-
-    def __init__(self, content: bytes, filename: str, headers: Headers) -> None:
-        super().__init__(content)  # which shares `content` until it is written to
-        self.filename, self.headers = filename, headers
-        self.content_type: str = headers.get("Content-Type", "text/plain")  # RFC 7578 §4.4
+    file = File(content, parameters.get("filename", ""), Headers(fields))
+    return parameters["name"], "filename" in parameters, file
 
 
 def utf8(latin1: str) -> str:
@@ -1737,28 +1754,26 @@ class Event(Attributes):
             return parse_query(self._plain(), "form field")
         if self._media_type != MULTIPART:
             raise HTTPError(415, f"this function takes a form: Content-Type: {URLENCODED} or {MULTIPART}\n", PLAIN)
-        fields = [(name, headers, content) for name, filename, headers, content in self._parts if filename is None]
-        return Query(
-            [(name, decoded(content, charset_of(headers.get("Content-Type", "")))) for name, headers, content in fields],
-            "form field",
-        )
+        return self._multipart[0]
 
     @lazy
-    def files(self) -> Query:
-        parts = self._parts if self._media_type == MULTIPART else ()
-        # A browser sends an empty name and no content where nobody has chosen a file
-        files = [(name, File(content, filename, headers)) for name, filename, headers, content in parts if filename or content and filename is not None]
-        return Query(files, "file")
+    def files(self) -> Files:
+        return self._multipart[1] if self._media_type == MULTIPART else Files((), "file")
 
     @lazy
     def _media_type(self) -> str:
         return str(self.environ.get("CONTENT_TYPE", "")).partition(";")[0].strip(" \t").lower()
 
     @lazy
-    def _parts(self) -> list[Part]:
+    def _multipart(self) -> tuple[Query, Files]:
         body = self._plain()
         self._claim(len(body))
-        return parse_multipart(body, self.environ["CONTENT_TYPE"])
+        parts = parse_multipart(body, self.environ["CONTENT_TYPE"])
+        fields = [(name, part) for name, is_file, part in parts if not is_file]
+        texts = [(name, decoded(part.getvalue(), charset_of(part.content_type))) for name, part in fields]
+        # A browser sends an empty file without a name where nobody has chosen one
+        files = [(name, part) for name, is_file, part in parts if is_file and (part.filename or part.getvalue())]
+        return Query(texts, "form field"), Files(files, "file")
 
     def _plain(self) -> bytes:
         """Return the body; raise a 415 for one with a Content-Encoding, which only the function can decode: `body` is
@@ -1766,7 +1781,7 @@ class Event(Attributes):
         """
         coding = self.environ.get("HTTP_CONTENT_ENCODING", "")
         if coding.lower() not in ("", "identity"):
-            text = f"this function takes a body without Content-Encoding: {clipped(coding)}\n"
+            text = f"this function takes a body without Content-Encoding, not {clipped(coding)}\n"
             raise HTTPError(415, text, [*PLAIN, ("Accept-Encoding", "identity")])
         return self._content
 
@@ -4517,20 +4532,22 @@ def invoke(
     body: bytes | str | None = None,
     json: Any = REQUIRED,
     form: Mapping[str, str] | None = None,
+    files: FilesArgument | None = None,
     headers: HeadersArgument = (),
     raise_errors: bool = False,
 ) -> Answer:
     """Call a function for a test, as the server would: from parsing the head to the headers of the response.
 
     Arguments: handle, the function's `handle`, or a Function; method; target, the path with its query, from `/` on; one
-    of body, bytes or text, json, any value that JSON can represent, and form, a dict; headers, a dict or pairs;
-    raise_errors, whether the function's exceptions are raised here instead of becoming a 500. `startup` is not called.
-    The settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError, which names the argument,
-    for one that is not valid.
+    of body, bytes or text, json, any value that JSON can represent, and form, a dict; files, which makes the form
+    multipart/form-data, a dict or pairs with bytes, (filename, bytes) or (filename, bytes, content_type); headers, a
+    dict or pairs; raise_errors, whether the function's exceptions are raised here instead of becoming a 500. `startup`
+    is not called. The settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError, which
+    names the argument, for one that is not valid.
     """
     from itertools import chain, islice
 
-    content, kind = invoked_body(body, json, form)
+    content, kind = invoked_body(body, json, form, files)
     request = invoked_request(method, target, content, kind, headers)
     environ = build_environ(request, base_environ("127.0.0.1", 8080), "127.0.0.1")
     started: list[tuple[str, HeaderPairs]] = []
@@ -4553,24 +4570,48 @@ def invoke(
     return Answer(int(status[:3]), pairs, chain(early, iterator), close)
 
 
-def invoked_body(body: Any, json: Any, form: Any) -> tuple[bytes, str]:
+def invoked_body(body: Any, json: Any, form: Any, files: Any) -> tuple[bytes, str]:
     """Return the body that `invoke` sends, and its Content-Type, "" for none."""
-    if (body is not None) + (json is not REQUIRED) + (form is not None) > 1:
+    if (body is not None) + (json is not REQUIRED) + (form is not None or files is not None) > 1:
         raise TypeError("body, json and form exclude each other: give one of them")
     if json is not REQUIRED:
         try:
             return encode_json(json), JSON
         except ResultError as error:
             raise TypeError(f"json is {clipped(json)}: it takes a value that JSON can represent; {error}") from None
-    if form is not None:
-        from urllib.parse import urlencode
+    if form is not None or files is not None:
+        from urllib.parse import parse_qsl, urlencode
 
-        if not isinstance(form, Mapping):
+        if not isinstance(form, (Mapping, type(None))):
             raise TypeError(f"form is {clipped(form)}: it takes a dict")
-        return urlencode(form, doseq=True).encode("ascii"), "application/x-www-form-urlencoded"
+        encoded = urlencode(form or {}, doseq=True)
+        if files is not None:
+            return invoked_parts(parse_qsl(encoded, keep_blank_values=True), files)
+        return encoded.encode("ascii"), URLENCODED
     if not isinstance(body, (bytes, bytearray, str, type(None))):
         raise TypeError(f"body is {clipped(body)}: it takes bytes or text; json={{...}} sends JSON")
     return (encode_text(body) if isinstance(body, str) else bytes(body or b"")), ""
+
+
+def invoked_parts(fields: list[tuple[str, str]], files: Any) -> tuple[bytes, str]:
+    """Return the multipart/form-data body that `invoke` sends, and its Content-Type."""
+    boundary = os.urandom(16).hex()
+    start = f"--{boundary}\r\nContent-Disposition: form-data; name="
+    parts = [f"{start}{quoted(name)}\r\n\r\n{value}\r\n".encode() for name, value in fields]
+    try:
+        for name, file in header_items(files):
+            filename, content, kind = (name, file, BINARY) if isinstance(file, bytes) else (*file, BINARY)[:3]
+            head = f"{start}{quoted(name)}; filename={quoted(filename)}\r\nContent-Type: {kind}\r\n\r\n"
+            parts.append(head.encode() + content + b"\r\n")
+    except (AttributeError, TypeError, ValueError):
+        kinds = "bytes, (filename, bytes) or (filename, bytes, content_type)"
+        raise TypeError(f"files is {clipped(files)}: it takes a dict or pairs, with {kinds}") from None
+    return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"{MULTIPART}; boundary={boundary}"
+
+
+def quoted(name: str) -> str:
+    """Quote a name in Content-Disposition."""
+    return '"' + name.translate({ord('"'): "%22", ord("\r"): "%0D", ord("\n"): "%0A", ord("\\"): "\\\\"}) + '"'
 
 
 def invoked_request(method: str, target: str, content: bytes, kind: str, headers: HeadersArgument) -> Request:

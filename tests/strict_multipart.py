@@ -54,7 +54,7 @@ def part(lines: list[bytes]) -> Part:
     check(b"" in lines, "no empty line")
     empty = lines.index(b"")
     head, content = lines[:empty], b"\r\n".join(lines[empty + 1 :])
-    check(len(head) <= 10 and len(b"\r\n".join(head)) <= 8192, "headers too long")
+    check(len(head) <= 10 and len(b"\r\n".join(head)) <= 4096, "headers too long")
     headers: dict[str, str] = {}
     dropped = 0
     for line in head:
@@ -83,7 +83,10 @@ def parameters(value: str) -> tuple[str, dict[str, str]]:
             at += 1
         return value[start:at]
 
+    passed = 0
     while at < len(value):
+        passed += 1
+        check(passed <= 10, "too many parameters")
         run(" \t")
         check(value[at : at + 1] == ";", "no semicolon")
         at += 1
@@ -110,8 +113,8 @@ def quoted(value: str, at: int) -> tuple[str, int]:
             at += value[at + 1 : at + 2] in ('"', "\\")
             text += value[at]
             at += 1
-        elif value[at : at + 3].upper() in ESCAPES:
-            text += ESCAPES[value[at : at + 3].upper()]
+        elif value[at : at + 3] in ESCAPES:
+            text += ESCAPES[value[at : at + 3]]
             at += 3
         else:
             text += value[at]

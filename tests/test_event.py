@@ -306,7 +306,7 @@ def test_the_fields_of_a_form(body, fields, content_type):
 
 
 @pytest.mark.parametrize(
-    "content_type", ["", "application/json", "multipart/form-data; boundary=x", FORM + "x", "text/plain; " + FORM]
+    "content_type", ["", "application/json", "multipart/mixed; boundary=x", FORM + "x", "text/plain; " + FORM]
 )
 def test_a_form_of_another_content_type_is_a_415(content_type, log):
     answer = call(

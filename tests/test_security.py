@@ -13,7 +13,7 @@ LIMITS = {
     "method": (watchdog_app.MAX_METHOD, 32, "32 bytes"),
     "header fields, and trailer fields": (watchdog_app.MAX_FIELDS, 200, "200"),
     "time from a head's first byte to its last": (watchdog_app.HEAD_SECONDS, 10, "10 s"),
-    "bodies of all requests together, and JSON made of them": (
+    "bodies of all requests together, and JSON and files made of them": (
         watchdog_app.BODY_SHARE,
         4,
         "a quarter of the memory, or `body_memory`",
@@ -25,7 +25,12 @@ LIMITS = {
         (16 * KIB * KIB, 2),
         "16 MiB, 2 s",
     ),
-    "query parameters, form fields, cookies, each": (watchdog_app.MAX_PARAMETERS, 1000, "1000"),
+    "query parameters, form fields with files, cookies, each": (watchdog_app.MAX_PARAMETERS, 1000, "1000"),
+    "headers of a file or field in a multipart form": (
+        (watchdog_app.MAX_PART_FIELDS, watchdog_app.MAX_PART_HEAD),
+        (10, 4 * KIB),
+        "10, 4 KiB",
+    ),
     "connections that wait to be accepted": (watchdog_app.BACKLOG, 1024, "1024"),
     "line of the log": (watchdog_app.LOG_LINE, 60 * KIB, "60 KiB"),
     "text of a record, and its traceback": (watchdog_app.LOG_LINE, 60 * KIB, "60 KiB"),
