@@ -219,6 +219,13 @@ FRAMEWORK = [
         environ={"CONTENT_TYPE": FORM},
     ),
     Row(
+        '`request.files["name"]`',
+        lambda event, context: [event.files["name"].filename, event.files["name"].read().decode()],
+        '["a.txt","Ada"]',
+        sent=b'--B\r\nContent-Disposition: form-data; name="name"; filename="a.txt"\r\n\r\nAda\r\n--B--\r\n',
+        environ={"CONTENT_TYPE": "multipart/form-data; boundary=B"},
+    ),
+    Row(
         "`request.stream`",
         lambda event, context: event.stream.read(2) + event.stream.readline(),
         "ab\n",
@@ -314,7 +321,6 @@ APART = {
     "From python3-flask": ("a `flask.Response`", "`flask.request`"),
     "From functions-framework": (
         "`main.py`, with",
-        "`request.files`",
         "`flask.jsonify`",
         "`@functions_framework.errorhandler`",
         "`@functions_framework.cloud_event`",
