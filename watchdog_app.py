@@ -1747,8 +1747,9 @@ class Event(Attributes):
             raise NotReadable(f"the body is not valid JSON: {clipped(str(error)).strip(chr(39))}") from None
 
     def form(self) -> Query:
-        """Return the fields of a form, urlencoded or multipart; raise a 415 for another Content-Type or for a
-        Content-Encoding, and a 400 for a multipart body that is not valid.
+        """Return the fields of a form, urlencoded or multipart.
+
+        Raises a 415 for another Content-Type, or a Content-Encoding, and a 400 for a multipart body that is not valid.
         """
         if self._media_type == URLENCODED:
             return parse_query(self._plain(), "form field")
