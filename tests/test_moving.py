@@ -26,6 +26,7 @@ from conftest import (
     read_answer,
     serving,
     table_rows,
+    write,
 )
 from test_examples import FORM, HTML, JSON, Example, check, environ_of, load, raw_request
 
@@ -163,22 +164,48 @@ HTTP = [
     Row("GET, HEAD, POST", lambda event, context: event.method, "OPTIONS", method="OPTIONS"),
     Row("an exception", raises(ZeroDivisionError()), ERROR, 500),
 ]
+
+
+def flask_abort(req):
+    from flask import abort
+
+    abort(404, "no such order")
+
+
+def flask_response(req):
+    from flask import Response
+
+    return Response((str(number) for number in range(3)), 202, mimetype="text/plain")
+
+
+def flask_dump(req):
+    from flask import jsonify, request
+
+    return jsonify(method=request.method, n=request.args["n"], to=request.headers["X-Forwarded-For"])
+
+
 FLASK = [
-    Row("`req` is the body as text", lambda event, context: event.text, "ü", sent="ü".encode()),
-    Row("`req` is the body as text", lambda event, context: event.text, "ü", sent=b"\xfc", environ=LATIN),
+    Row("`req` is the body as text", lambda req: "Hi " + req, "Hi ü", sent="ü".encode(), environ=LATIN),
+    Row('`return "text"`', lambda req: ("text", 201, {"Name": "value"}), "text", 201, {"Name": "value"}),
+    Row('`return "text"`', lambda req: {"b": "ü", "a": 1}, '{"a":1,"b":"\\u00fc"}\n', headers={"Content-Type": JSON}),
+    Row('`return "text"`', lambda req: [1], "[1]\n"),
+    Row('`return "text"`', lambda req: b"x", "x", headers={"Content-Type": HTML}),
+    Row("`return None`", lambda req: None, re.compile("<!doctype html>.*", re.DOTALL), 500, {"Content-Type": HTML}),
+    Row("`return None`", lambda req: 1 / 0, re.compile("<!doctype html>.*", re.DOTALL), 500, {"Content-Type": HTML}),
+    Row("a `flask.Response`", flask_response, "012", 202, {"Content-Type": "text/plain; charset=utf-8"}),
+    Row("a `flask.Response`", lambda req: (str(number) for number in range(3)), "012", headers={"Content-Type": HTML}),
+    Row("`flask.request`", flask_abort, re.compile("<!doctype html>.*<p>no such order</p>\n", re.DOTALL), 404),
     Row(
-        "`RAW_BODY=True`",
-        lambda event, context: [isinstance(event.body, bytes), str(bytes(event.body))],
-        "[true,\"b'hello'\"]",
-        sent=b"hello",
+        "`X-Forwarded-For`",
+        flask_dump,
+        '{"method":"POST","n":"1","to":"192.0.2.1"}\n',
+        method="POST",
+        target="/?n=1",
+        environ={"HTTP_X_FORWARDED_FOR": "192.0.2.1"},
     ),
-    Row('`return "text"`', returns(("text", 201, {"Name": "value"})), "text", 201, {"Name": "value"}),
-    Row('`return "text"`', returns({"a": 1}), '{"a":1}'),
-    Row('`return "text"`', returns([1]), "[1]"),
-    Row('`return b"…"`', returns(b"x"), "x", headers={"Content-Type": BINARY}),
-    Row("`return None`", returns(None), "", 204),
-    Row("GET, HEAD and POST", lambda event, context: event.method, "PUT", method="PUT"),
-    Row("GET, HEAD and POST", lambda event, context: event.method, "OPTIONS", method="OPTIONS"),
+    Row("GET, HEAD and POST", lambda req: "x", "", method="OPTIONS", headers={"Content-Type": HTML}),
+    Row("GET, HEAD and POST", lambda req: "x", re.compile("<!doctype html>.*", re.DOTALL), 405, method="PUT"),
+    Row("`/_/health`", lambda req: "x", "OK\n", target="/_/health"),
 ]
 FRAMEWORK = [
     Row(
@@ -296,6 +323,9 @@ LAMBDA = [
     Row('`"body": json.dumps', body({"a": 1}), '{"a":1}', headers={"Content-Type": JSON}),
     Row("a dict or a list", returns({"a": 1}), '{"a":1}', headers={"Content-Type": JSON}),
     Row("a dict or a list", returns([1]), "[1]", headers={"Content-Type": JSON}),
+    Row("a `str`, a number", returns("text"), "text", headers={"Content-Type": HTML}),
+    Row("a `str`, a number", returns(7), "7", headers={"Content-Type": JSON}),
+    Row("a `str`, a number", returns(None), "", 204),
     Row('`"isBase64Encoded": True`', returns({"statusCode": 200, "body": "eA==", "isBase64Encoded": True}), "eA=="),
     Row('`"isBase64Encoded": True`', body(b"x"), "x", headers={"Content-Type": BINARY}),
     Row("`context.aws_request_id`", lambda event, context: context.call_id, "7", environ={"HTTP_X_CALL_ID": "7"}),
@@ -318,13 +348,12 @@ APART = {
         "`ADDITIONAL_PACKAGE`",
         "tests run by tox",
     ),
-    "From python3-flask": ("a `flask.Response`", "`flask.request`"),
+    "From python3-flask": ("`RAW_BODY=True`", "an exception's traceback", "4 threads"),
     "From functions-framework": (
         "`main.py`, with",
         "`flask.jsonify`",
-        "`@functions_framework.errorhandler`",
         "`@functions_framework.cloud_event`",
-        "`@functions_framework.typed`",
+        "`@functions_framework.errorhandler`",
         "`@functions_framework.aio.http`",
         "`--host`",
         "`logging`",
@@ -340,11 +369,24 @@ APART = {
 }
 
 
+def in_flask(old, folder, monkeypatch):
+    """Put the adapter of the template python3-flask around a function that receives only the body; return its `handle`."""
+    pytest.importorskip("flask")
+    write(folder, handler="")
+    monkeypatch.chdir(folder.rename(folder.with_name("function")).parent)
+    monkeypatch.syspath_prepend(ROOT / "template" / "python3-flask")
+    adapter = importlib.import_module("flask_adapter")
+    adapter.function.handle = old
+    return adapter.handle
+
+
 @pytest.mark.parametrize(
-    "row", [pytest.param(row, id=f"{section}: {row.there}") for section, rows in SECTIONS.items() for row in rows]
+    ("section", "row"),
+    [pytest.param(section, row, id=f"{section}: {row.there}") for section, rows in SECTIONS.items() for row in rows],
 )
-def test_row_is_so(row, log):
-    answer = call(row.function, row.method, row.target, row.sent, **row.environ)
+def test_row_is_so(section, row, log, folder, monkeypatch):
+    function = in_flask(row.function, folder, monkeypatch) if section == "From python3-flask" else row.function
+    answer = call(function, row.method, row.target, row.sent, **row.environ)
     assert answer.status == row.status
     for name, value in row.headers.items():
         assert answer.header(name) == value
@@ -513,7 +555,11 @@ def test_lambda_context(monkeypatch):
     ("result", "status", "headers", "content"),
     [
         pytest.param(
-            {"statusCode": 202, "headers": {"Name": "value"}, "body": "x"}, 202, {"Name": "value"}, b"x", id="text"
+            {"statusCode": 202, "headers": {"Name": "value"}, "body": "x"},
+            202,
+            {"Name": "value"},
+            b"x",
+            id="text with a status",
         ),
         pytest.param(
             {"statusCode": 200, "body": "/wA=", "isBase64Encoded": True},
@@ -524,7 +570,9 @@ def test_lambda_context(monkeypatch):
         ),
         pytest.param({"statusCode": 200, "cookies": ["a=1"]}, 200, {"Set-Cookie": "a=1"}, b"", id="cookies, no body"),
         pytest.param({"statusCode": 204}, 204, {"Set-Cookie": None}, b"", id="status alone"),
-        pytest.param({"message": "hi"}, 200, {"Content-Type": JSON}, b'{"message":"hi"}', id="no status"),
+        pytest.param({"message": "hi"}, 200, {"Content-Type": JSON}, b'{"message": "hi"}', id="no status"),
+        pytest.param("text", 200, {"Content-Type": JSON}, b'"text"', id="text"),
+        pytest.param(None, 200, {"Content-Type": JSON}, b"null", id="None"),
         pytest.param([1], 200, {"Content-Type": JSON}, b"[1]", id="list"),
     ],
 )
