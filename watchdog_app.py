@@ -64,7 +64,7 @@ import threading
 # By name: a function that replaces these in their modules, as gevent and eventlet do, does not replace ours
 from _thread import get_ident, start_new_thread
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence, Set, ValuesView
 from contextvars import ContextVar, copy_context
 from enum import Enum
 from functools import cache, lru_cache
@@ -93,7 +93,7 @@ Socket = socket.socket
 
 TYPE_CHECKING = False  # importing typing takes 5 to 20 ms; type checkers treat this name as true
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
     from types import CodeType, FrameType, ModuleType, TracebackType
     from typing import Any, BinaryIO, NoReturn, Self, TypeVar, overload
     from wsgiref.types import StartResponse, WSGIApplication
@@ -1306,29 +1306,83 @@ def encode_json(value: Any) -> bytes:
         # A lone surrogate becomes \udXXX, an escape that JSON has too (RFC 8259 §7)
         return json_codec()[0](value).encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError) as error:
-        raise ResultError(
-            f"body {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}"
-        ) from None
+        reason = str(error)
+    try:
+        fault = json_fault(value)
+    except RecursionError:
+        fault, reason = "", "it contains itself, or is nested too deep"
+    fault = fault or f" of type {type(value).__name__} cannot be sent as JSON: {reason}"
+    raise ResultError("body" + fault if fault[0] == " " else fault.removeprefix("."))
+
+
+JSON_TYPES = (dict, list, tuple, str, int, type(None))
+
+
+def json_fault(value: Any) -> str:
+    """Name the first part of `value` that has no JSON form, its place and what would help; return "" for none."""
+    try:
+        while not (isinstance(value, JSON_TYPES) or (isinstance(value, float) and value - value == 0)):  # inf, NaN
+            value = json_default(value)
+        parts: Any = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+        )
+        for key, part in parts:
+            if isinstance(value, dict) and not isinstance(key, (str, int, float, type(None))):
+                raise TypeError(f"its key {clipped(key)} is a {type(key).__name__}, and str(...) would help")
+            if fault := json_fault(part):
+                return json_step(key) + fault
+    except (TypeError, ValueError) as error:
+        return f" = {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}"
+    return ""
+
+
+def json_step(key: object) -> str:
+    """Return how to get from a dict or a list to a value in it: `.name` or `[0]`."""
+    return f".{clipped(key)[1:-1]}" if isinstance(key, str) and key.isidentifier() else f"[{clipped(key)}]"
+
+
+def iso_duration(value: Any) -> str:
+    """Convert a timedelta to ISO 8601, such as `P1DT3600.5S`."""
+    sign, value = ("-", -value) if value.days < 0 else ("", value)
+    seconds = f"{value.seconds}.{value.microseconds:06}".rstrip("0").removesuffix(".")
+    return f"{sign}P{value.days}DT{seconds}S"
+
+
+# Types by name, since importing their modules takes time -> functions that convert their values to what JSON has
+JSON_FORMS: dict[str, Callable[[Any], Any]] = {
+    "datetime.date": lambda value: value.isoformat(),  # a datetime is a date
+    "datetime.time": lambda value: value.isoformat(),
+    "datetime.timedelta": iso_duration,
+    "decimal.Decimal": str,
+    "uuid.UUID": str,
+    "collections.UserString": str,
+    "enum.Enum": lambda value: value.value,
+    "sqlite3.Row": dict,
+}
+# An attribute of a value without a JSON form -> what would help
+JSON_HELP = {
+    "__await__": "await", "isoformat": ".isoformat()", "tolist": ".item() or .tolist()", "decode": ".decode()",
+    "to_dict": ".to_dict()", "__iter__": "list(...)", "is_integer": "None", "__call__": "calling it",
+    "__dict__": "vars(...)", "__str__": "str(...)",
+}  # fmt: skip
 
 
 def json_default(value: Any) -> Any:
     """Convert a value of a type that json does not support, without importing the module of that type."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    names = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__}
-    if names & {"datetime.date", "datetime.time"}:  # a datetime is a date
-        return value.isoformat()
-    if names & {"decimal.Decimal", "uuid.UUID"}:
-        return str(value)
+    for cls in type(value).__mro__:
+        if convert := JSON_FORMS.get(f"{cls.__module__}.{cls.__qualname__}"):
+            return convert(value)
     if hasattr(type(value), "__dataclass_fields__"):
         import dataclasses  # already loaded by the function
 
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (Sequence, Set, ValuesView)) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return list(value)
+    raise TypeError(next(f"{advice} would help" for name, advice in JSON_HELP.items() if hasattr(value, name)))
 
 
 # ---- 8. Event and context: the arguments of handle -------------------------------------------------------------------
@@ -2294,6 +2348,9 @@ class Items(Job):
 # ---- 10. Result -> Response: the types that handle may return --------------------------------------------------------
 
 ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"))
+# Its only key -> what is sent of an envelope that may be meant as JSON
+ALONE = {"response": "its value was sent as the body", "headers": "they were sent as headers, with an empty body"}
+RELOADED = "watchdog_app_reloaded"  # in the environment of the process that --reload starts
 OTHER, OWN, LENGTH, CONNECTION = range(4)
 # Fields that only the server may set: hop-by-hop fields (RFC 9110 §7.6.1), the framing, Date and Server
 OWN_FIELDS = """date keep-alive proxy-authenticate proxy-authorization proxy-connection server te trailer
@@ -2313,30 +2370,67 @@ class Response:
 def to_response(result: Any) -> Response:
     """Convert the result of `handle` to a Response; raise ResultError, or an exception of a stream's first item."""
     if isinstance(result, dict):
-        whole = ENVELOPE.issuperset(result)
-        if result and (whole or "statusCode" in result or "status_code" in result):
-            return from_envelope(result, () if whole else result.keys() - ENVELOPE)
+        if "statusCode" in result or "status_code" in result or (result and ENVELOPE.issuperset(result)):
+            return from_envelope(result)
+        if "body" in result:
+            warn_of_status(result)
         return Response(200, [("Content-Type", JSON)], encode_json(result))
+    if type(result) is str:
+        return from_parts(200, (), result)
     if result is None:
+        if RELOADED in os.environ:
+            warn_once('None was sent as status 204: is a `return` missing? If not, return ("", 204)')
         return Response(204, [], b"")
     if type(result) is tuple:  # a named tuple is JSON
         return from_tuple(result)
+    if isinstance(result, (int, BaseException)):
+        check_single(result)
     return from_parts(200, (), result)
 
 
-def from_envelope(envelope: dict[Any, Any], others: Collection[Any]) -> Response:
-    """Convert an envelope; the newer spelling of a key wins. `others` are the keys outside ENVELOPE."""
+def check_single(result: int | BaseException) -> None:
+    """Refuse an exception that was returned, not raised; warn of a status that was returned without a body."""
+    if isinstance(result, BaseException):
+        raise ResultError(f"{clipped(result)} was returned: raise it, or return (str(error), 500)") from result
+    if means_status(result):
+        warn_once('a number alone was sent as the body, with status 200: for a status, return ("", 404)')
+
+
+def means_status(value: Any) -> bool:
+    """Return whether a value is likely to be meant as a status."""
+    return isinstance(value, int) and 200 <= value <= 599 and "Unknown" not in status_line(value)
+
+
+def warn_of_status(result: dict[Any, Any]) -> None:
+    """Warn of a status with a body in a dict that is not an envelope: its name is wrong."""
+    for key, value in result.items():
+        if str(key).lower().startswith("status") and means_status(value):
+            warn_once(f"a dict with {clipped(key)} was sent as JSON, with status 200: an envelope has 'statusCode'")
+
+
+def from_envelope(envelope: dict[Any, Any]) -> Response:
+    """Convert an envelope; the newer spelling of a key wins."""
+    others = () if ENVELOPE.issuperset(envelope) else envelope.keys() - ENVELOPE
     if "body" in envelope:
         body = envelope["body"]
-    elif "response" in envelope:
-        body = envelope["response"]
-    else:  # keys beside a status, without a body, are the body: no content is lost by accident
-        body = {key: value for key, value in envelope.items() if key in others} if others else None
-        others = ()
+    else:
+        body, others = older_body(envelope, others), others if "response" in envelope else ()
     if others:
-        warn_once(f"the result has keys beside its body, which are not sent: {clipped(sorted(map(str, others)))}")
-    status = envelope["statusCode"] if "statusCode" in envelope else envelope.get("status_code", 200)
+        names = clipped(sorted(map(str, others)))
+        warn_once(f"an envelope has keys beside its body, which were not sent: put them into the body: {names}")
+    status = envelope.get("statusCode")
+    if status is None and (status := envelope.get("status_code")) is None:
+        status = 200
     return from_parts(status, envelope.get("headers") or (), body)
+
+
+def older_body(envelope: dict[Any, Any], others: Collection[Any]) -> Any:
+    """Return the body of an envelope without `body`: keys outside ENVELOPE are, so that nothing is lost by accident."""
+    if len(envelope) == 1 and (key := next(iter(envelope))) in ALONE:
+        warn_once(f'{{"{key}": ...}} is an envelope: {ALONE[key]}; for JSON, return {{"body": {{"{key}": ...}}}}')
+    if "response" in envelope or not others:
+        return envelope.get("response")
+    return {key: value for key, value in envelope.items() if key in others}
 
 
 def from_tuple(result: tuple[Any, ...]) -> Response:
@@ -2349,7 +2443,11 @@ def from_tuple(result: tuple[Any, ...]) -> Response:
             "return (body, status), (body, headers) or (body, status, headers)"
         )
     body, second = result
-    return from_parts(200, second, body) if isinstance(second, (list, Mapping)) else from_parts(second, (), body)
+    if not isinstance(second, (list, Mapping)):
+        return from_parts(second, (), body)
+    if means_status(body):
+        warn_once("a number was sent as the body, what follows it as headers: for a status, return (body, status)")
+    return from_parts(200, second, body)
 
 
 def from_parts(status: Any, headers: Any, body: Any, kind: str = "") -> Response:
@@ -2379,10 +2477,10 @@ def without_body(status: int, headers: HeaderPairs, content: bytes | Stream) -> 
 
 
 def to_status(status: Any) -> int:
-    """Convert a status from 200 to 599, an int, an http.HTTPStatus or three digits of text, to an int."""
+    """Convert a status from 200 to 599, an int, an http.HTTPStatus or text such as `404 Not Found`, to an int."""
     code = status  # below 200, of-watchdog's caller would hang
-    if isinstance(status, str) and re.fullmatch("[0-9]{3}", status):
-        code = int(status)
+    if isinstance(status, str) and re.fullmatch("[0-9]{3}( [ -~]+)?", status):
+        code = int(status[:3])
     if not isinstance(code, int) or isinstance(code, bool) or not 200 <= code <= 599:
         raise ResultError(f"status {clipped(status)} cannot be sent: it takes a number from 200 to 599")
     return int(code)
@@ -2403,11 +2501,16 @@ def to_pairs(headers: Any) -> HeaderPairs:
     pairs = []
     for name, value in header_items(headers):
         for single in value if isinstance(value, (list, tuple)) else (value,):
-            text = str(single) if type(single) is int else single
+            text = single if type(single) is str else header_text(single)
             _, kind = field_line(name, text)
             if kind == OTHER or (kind == CONNECTION and text.lower() == "close"):
                 pairs.append((name, text))
     return pairs
+
+
+def header_text(value: Any) -> Any:
+    """Convert a header's value to text, unless it is None, bytes or a container, which are refused."""
+    return value if value is None or hasattr(value, "__len__") else str(value)
 
 
 def encode_body(body: Any) -> tuple[bytes | Stream, str]:
@@ -2426,11 +2529,19 @@ def encode_body(body: Any) -> tuple[bytes | Stream, str]:
     if callable(getattr(body, "read", None)):
         body = file_pieces(body)
     if hasattr(body, "__next__"):
-        stream = Stream(body).begin()
+        stream = Stream(items_of(body) if hasattr(body, "gi_frame") else body).begin()
         return stream, stream.kind
     if hasattr(body, "__anext__"):
         return AwaitedStream(body), ""
     return encode_json(body), JSON
+
+
+def items_of(generator: Generator[Any, None, Any]) -> Iterator[Any]:
+    """Yield the items of a generator; warn of a value that it returns."""
+    value = yield from generator
+    if value is not None:
+        kind = type(value).__name__
+        warn_once(f"a generator's items were sent, not the {kind} that it returned: for a status, raise HTTPError")
 
 
 # Headers sent before -> their lines and kinds. A hit takes 0.1 µs instead of 1
@@ -2674,10 +2785,21 @@ class Application:
         return Response(500, PLAIN[:], (text + trace if self.debug else text).encode("utf-8", "replace"))
 
     def _report(self, error: BaseException | None, event: Event, context: Context) -> str:
-        """Log a failed call as one record; return its traceback."""
-        trace = format_traceback(error, of_function=True) if error else ""
+        """Log a failed call as one record; return its traceback, or for a result the place of `handle`."""
+        trace, shown = "", error
+        if isinstance(error, ResultError):  # raised here, where the function's frames are gone
+            trace, shown = f"{place_of(self.handle)}: ResultError: {error}\n", error.__cause__
+        trace += format_traceback(shown, of_function=True) if shown else ""
         log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, context.call_id)
         return trace
+
+
+def place_of(function: Any) -> str:
+    """Return the file and line where a function is defined."""
+    while inner := getattr(function, "__wrapped__", None) or getattr(function, "func", None):
+        function = inner
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else clipped(function)
 
 
 CALL_CODE.add(Application._respond.__code__)  # its local `context` is that of the call
@@ -4657,7 +4779,6 @@ class RequestLog:
         return self.application(environ, start)
 
 
-RELOADED = "watchdog_app_reloaded"  # in the environment of the process that --reload starts
 LOOK = 0.2  # seconds between checks of the files
 CACHES = ("__pycache__", "node_modules")
 

@@ -8,6 +8,7 @@ a result becomes, so that a case also knows its status and its body: a right res
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import datetime
 import decimal
@@ -17,6 +18,7 @@ import json
 import pathlib
 import random
 import re
+import sqlite3
 import sys
 import time
 import uuid
@@ -24,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from conftest import Answer, Serving, read_answer, serving, wait_for
@@ -106,8 +109,9 @@ ERRORS: list[Callable[[], BaseException]] = [
 ]  # fmt: skip
 STATUSES: list[tuple[Any, int | None]] = [
     *((code, code) for code in (200, 201, 204, 304, 299, 400, 404, 451, 500, 503, 599)), ("202", 202), (HTTPStatus.ACCEPTED, 202), ("599", 599),
+    ("404 Not Found", 404), ("299 A phrase", 299),
     *((status, None) for status in (
-        100, 101, 199, 600, 0, -1, 10**30, 200.0, True, None, "", "20", "2000", " 200", "200 OK", "²00", "200\r\n", b"200", [200], object,
+        100, 101, 199, 600, 0, -1, 10**30, 200.0, True, None, "", "20", "2000", " 200", "200OK", "²00", "200\r\n", b"200", [200], object,
         Unprintable(),
     )),
 ]  # fmt: skip
@@ -119,19 +123,27 @@ HEADERS: list[tuple[Any, list[tuple[str, str]] | None]] = [
     ({"X-A": 5, "X-B": ""}, [("X-A", "5"), ("X-B", "")]),
     ({"X-A": "\xe9\x85\t"}, [("X-A", "\xe9\x85\t")]),
     ({"X-A": ()}, []),
+    ({"X-A": 1.5, "X-B": [True, uuid.UUID(int=5)]}, [("X-A", "1.5"), ("X-B", "True"), ("X-B", str(uuid.UUID(int=5)))]),
+    ({"X-A": datetime.date(2020, 2, 29)}, [("X-A", "2020-02-29")]),
     ({"content-TYPE": "a/b"}, [("content-TYPE", "a/b")]),
     ({"Content-Length": "1"}, []),
     ({"content-length": 10**18, "Transfer-Encoding": "chunked"}, []),
     ({"Transfer-Encoding": "chunked", "Trailer": "x", "Upgrade": "h2c", "Keep-Alive": "timeout=1", "TE": "x"}, []),
     ({"Date": "yesterday", "Server": "x", "Connection": "keep-alive"}, []),
     *((headers, None) for headers in (
-        {"X-A": "b\r\nX-C: d"}, {"X-A": "b\n"}, {"X-A": "\x00"}, {"X-A": "\x7f"}, {"X-A": "b\rc"}, {"X-A": "€"}, {"X-A": None}, {"X-A": 1.5},
-        {"X-A": True}, {"X-A": b"b"}, {"X-A": {"b": "c"}}, {"X-A": [["b"]]}, {"X-A": object()}, {"X-A": ["b", "c\n"]}, {"X-A": Unprintable()},
+        {"X-A": "b\r\nX-C: d"}, {"X-A": "b\n"}, {"X-A": "\x00"}, {"X-A": "\x7f"}, {"X-A": "b\rc"}, {"X-A": "€"}, {"X-A": None}, {"X-A": b"b"}, {"X-A": {"b": "c"}}, {"X-A": [["b"]]}, {"X-A": ["b", "c\n"]}, {"X-A": pathlib.Path("b\n")}, {"X-A": Unprintable()},
         {"": "b"}, {"X A": "b"}, {"X-A:": "b"}, {"X-A\n": "b"}, {"é": "b"}, {"X-A\r\n": "b"}, {5: "b"}, {None: "b"}, {b"X-A": "b"},
         {("X", "A"): "b"}, "X-A: b", 5, [1, 2], [("X-A",)], [("X-A", "b", "c")], {"Content-Length": "1\r\nX: y"}, {"Connection": "close\r\n"},
         object(),
     )),
 ]  # fmt: skip
+
+
+def a_row() -> sqlite3.Row:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.row_factory = sqlite3.Row
+        row: sqlite3.Row = database.execute("SELECT 1 AS a").fetchone()
+        return row
 
 
 def nested(rng: random.Random, depth: int) -> tuple[Any, Any]:
@@ -145,7 +157,10 @@ def nested(rng: random.Random, depth: int) -> tuple[Any, Any]:
         return rng.choice((
             (moment, moment.isoformat()), (moment.date(), "2020-02-29"), (moment.time(), "01:02:03"), (decimal.Decimal("1.10"), "1.10"),
             (uuid.UUID(int=5), str(uuid.UUID(int=5))), ({7}, [7]), (frozenset(), []), (Color.RED, "red"), (Point(1, Color.RED), {"x": 1, "y": "red"}),
-            (pathlib.Path("/a/b"), "/a/b"), ((1, "a"), [1, "a"]), (Subtle("s"), "s")))  # fmt: skip
+            (pathlib.Path("/a/b"), "/a/b"), ((1, "a"), [1, "a"]), (Subtle("s"), "s"), (range(2), [0, 1]), ({"a": 1}.values(), [1]),
+            (collections.deque([Color.RED]), ["red"]), (MappingProxyType({"a": {7}}), {"a": [7]}), (collections.UserList(), []),
+            (collections.ChainMap({"a": 1}, {"b": 2}), {"b": 2, "a": 1}), (datetime.timedelta(seconds=90), "P0DT90S"), (a_row(), {"a": 1}),
+        ))  # fmt: skip
     pairs = [nested(rng, depth - 1) for _ in range(rng.randrange(4))]
     if kind < 10:
         return [value for value, _ in pairs], [plain for _, plain in pairs]
@@ -170,7 +185,7 @@ def deep() -> list[Any]:
 UNSENDABLE: list[Callable[[], Any]] = [
     lambda: float("nan"), lambda: [float("inf")], lambda: {"a": float("-inf")}, lambda: "\ud800", lambda: {"a": b"b"},
     lambda: object(), lambda: [object()], lambda: {"a": {("b", "c"): 1}}, lambda: 1j, Unprintable, lambda: [Unprintable()], circle, deep,
-    lambda: range(3), lambda: Ellipsis, lambda: Point(1, object()), lambda: Odd("\ud800"), lambda: Odd(5), lambda: Odd(ValueError("x")),
+    lambda: {"a": iter("x")}, lambda: Ellipsis, lambda: Point(1, object()), lambda: Odd("\ud800"), lambda: Odd(5), lambda: Odd(ValueError("x")),
     lambda: Odd(KeyboardInterrupt()), lambda: re.compile("x"),
 ]  # fmt: skip
 
@@ -360,6 +375,8 @@ def case(rng: random.Random) -> Case:
     names = rng.choice(
         (("statusCode", "body"), ("status_code", "response"), ("statusCode", "response"), ("status_code", "body"))
     )
+    if status is None:
+        code = 200
     envelope = {names[0]: status, "headers": headers, names[1]: part}
     if rng.random() < 0.2:
         envelope["extra"] = 1
@@ -398,7 +415,7 @@ def plain_case(part: Part) -> Case:
     what = f"plain: {show_part(part)}"
     if value is None:
         return Case(lambda event, context: part.make(), what, 204, b"")
-    if type(value) is tuple:
+    if type(value) is tuple or isinstance(value, BaseException):
         return Case(lambda event, context: part.make(), what, WRONG, logs=True)
     return finished(what, lambda event, context: part.make(), 200, part)
 

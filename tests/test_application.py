@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import sys
@@ -88,6 +89,14 @@ def returns_nan(event, context):
     return {"half": float("nan")}
 
 
+def gives_nonsense_at_once(event, context):
+    yield Nonsense()
+
+
+def raises_what_cannot_be_sent(event, context):
+    raise HTTPError(404, Nonsense())
+
+
 def fails_before_its_first_item(event, context):
     raise RuntimeError("out of order")
     yield "half"
@@ -97,20 +106,23 @@ def has_too_few_arguments(event):
     return "half"
 
 
-FAULTS = [
+RAISED = [
     pytest.param(raises, "RuntimeError: out of order", id="raises"),
     pytest.param(exits, "SystemExit: out of order", id="sys.exit"),
     pytest.param(exits_quietly, "SystemExit", id="sys.exit without a reason"),
     pytest.param(is_interrupted, "KeyboardInterrupt", id="KeyboardInterrupt"),
     pytest.param(raises_what_has_no_text, "OddError", id="an exception without text"),
     pytest.param(recurses, "RecursionError", id="recursion"),
+    pytest.param(fails_before_its_first_item, "RuntimeError: out of order", id="stream before its first item"),
+    pytest.param(has_too_few_arguments, "TypeError", id="too few arguments"),
+]
+RETURNED = [
     pytest.param(returns_nonsense, "Nonsense", id="type"),
     pytest.param(returns_a_bad_status, "status 999", id="status"),
     pytest.param(returns_a_bad_header, "X-Bad", id="header"),
     pytest.param(returns_nan, "half", id="NaN"),
-    pytest.param(fails_before_its_first_item, "RuntimeError: out of order", id="stream before its first item"),
-    pytest.param(has_too_few_arguments, "TypeError", id="too few arguments"),
 ]
+FAULTS = RAISED + RETURNED
 
 
 @pytest.mark.parametrize(("function", "reason"), FAULTS)
@@ -122,7 +134,7 @@ def test_a_fault_is_a_500_with_the_call_id(function, reason, log):
     assert "Traceback" not in answer.text and reason not in answer.text and "half" not in answer.text
 
 
-@pytest.mark.parametrize(("function", "reason"), FAULTS)
+@pytest.mark.parametrize(("function", "reason"), RAISED)
 def test_a_fault_is_one_record_of_call_id_method_path_and_traceback(function, reason, monkeypatch):
     stream = Writes()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -133,6 +145,60 @@ def test_a_fault_is_one_record_of_call_id_method_path_and_traceback(function, re
     assert all(word in record.splitlines()[0] for word in ("id-7", "POST", "/orders"))
     assert record.count("Traceback") == 1
     assert reason in record
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(event, context):
+        return function(event, context)
+
+    return wrapper
+
+
+class Callable:
+    def __call__(self, event, context):
+        return Nonsense()
+
+    def method(self, event, context):
+        return Nonsense()
+
+
+async def awaits_nonsense(event, context):
+    return Nonsense()
+
+
+def has_a_default(event, context, result):
+    return result
+
+
+@pytest.mark.parametrize(
+    ("handle", "defined", "reason"),
+    [
+        *(pytest.param(row.values[0], row.values[0], row.values[1], id=row.id) for row in RETURNED),
+        pytest.param(decorated(returns_nan), returns_nan, "half", id="decorated"),
+        pytest.param(
+            functools.partial(has_a_default, result=(1, 2, 3, 4)), has_a_default, "a tuple of 4", id="partial"
+        ),
+        pytest.param(Callable(), Callable.__call__, "Nonsense", id="callable object"),
+        pytest.param(Callable().method, Callable.method, "Nonsense", id="method"),
+        pytest.param(gives_nonsense_at_once, gives_nonsense_at_once, "Nonsense", id="stream"),
+        pytest.param(raises_what_cannot_be_sent, raises_what_cannot_be_sent, "Nonsense", id="HTTPError"),
+    ],
+)
+def test_a_result_that_cannot_be_sent_is_one_line_with_the_place_of_handle(handle, defined, reason, log):
+    answer = call(handle, "POST", "/orders?id=7", b"x", HTTP_X_CALL_ID="id-7", settings=DEBUG)
+    head, line = log.getvalue().splitlines()
+    assert all(word in head for word in ("ERROR ", "id-7", "POST", "/orders"))
+    place = f"{defined.__code__.co_filename}:{defined.__code__.co_firstlineno}: ResultError: "
+    assert line.strip().startswith(place) and reason in line
+    assert answer.text.endswith(line.strip() + "\n")
+
+
+def test_the_result_of_a_coroutine_that_cannot_be_sent_has_its_place_too(log):
+    with serving(awaits_nonsense) as server:
+        assert server.get().status == 500
+    assert f"{awaits_nonsense.__code__.co_firstlineno}: ResultError: " in log.getvalue()
+    assert "watchdog_app" not in log.getvalue()
 
 
 @pytest.mark.parametrize(("function", "reason"), FAULTS)
@@ -157,7 +223,7 @@ def test_a_made_call_id_is_in_the_answer_and_in_the_log(log):
     assert seen[0] in answer.text and seen[0] in log.getvalue()
 
 
-@pytest.mark.parametrize(("function", "reason"), FAULTS)
+@pytest.mark.parametrize(("function", "reason"), RAISED)
 def test_debug_shows_the_traceback_to_the_caller(function, reason, log):
     answer = call(function, HTTP_X_CALL_ID="id-7", settings=DEBUG)
     assert answer.status == 500
@@ -299,7 +365,8 @@ def test_a_stream_that_fails_later_is_visibly_cut_and_logged_once(function, reas
     assert data.endswith(b"5\r\nfirst\r\n")
     record = log.getvalue()
     assert record.count("ERROR") == 1
-    assert all(word in record for word in ("id-7", "GET", "/orders", "Traceback", reason))
+    assert all(word in record for word in ("id-7", "GET", "/orders", reason))
+    assert ("Traceback" in record) == (function is not gives_nonsense_later)
 
 
 @pytest.mark.parametrize(("function", "reason"), LATE_FAULTS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import array
+import collections
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -9,6 +12,8 @@ import enum
 import io
 import json
 import pathlib
+import sqlite3
+import time
 import uuid
 from http import HTTPStatus
 from types import MappingProxyType
@@ -17,7 +22,7 @@ import pytest
 from conftest import call, serving
 
 import watchdog_app
-from watchdog_app import HTTPError, ResultError, Stream, to_response
+from watchdog_app import Headers, HTTPError, Query, ResultError, Stream, to_response
 
 HTML, BINARY, JSON, LINES = (
     "text/html; charset=utf-8",
@@ -69,6 +74,13 @@ class Record(dict):
 
 class Document:
     """No type that the contract names."""
+
+
+def row():
+    """Make a row of a database."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.row_factory = sqlite3.Row
+        return database.execute("SELECT 1 AS id, 'x' AS name").fetchone()
 
 
 # -- what each type becomes --
@@ -127,6 +139,29 @@ BODIES = [
     pytest.param({"size": Size.BIG, "level": Level.HIGH}, JSON, b'{"size":"big","level":3}', id="Enums inside"),
     pytest.param(pathlib.Path("/a/ü"), JSON, '"/a/ü"'.encode(), id="Path"),
     pytest.param(pathlib.PurePosixPath("a/b"), JSON, b'"a/b"', id="PurePath"),
+    pytest.param(datetime.timedelta(1, 5400, 500_000), JSON, b'"P1DT5400.5S"', id="timedelta"),
+    pytest.param(datetime.timedelta(seconds=-90), JSON, b'"-P0DT90S"', id="negative timedelta"),
+    pytest.param(datetime.timedelta(), JSON, b'"P0DT0S"', id="no time at all"),
+    pytest.param(range(3), JSON, b"[0,1,2]", id="range"),
+    pytest.param(range(100, 101), JSON, b"[100]", id="range of one"),
+    pytest.param({"a": 1}.keys(), JSON, b'["a"]', id="keys of a dict"),
+    pytest.param({"a": 1}.values(), JSON, b"[1]", id="values of a dict"),
+    pytest.param({"a": 1}.items(), JSON, b'[["a",1]]', id="items of a dict"),
+    pytest.param(collections.deque([1, {2}]), JSON, b"[1,[2]]", id="deque"),
+    pytest.param(collections.UserList([1]), JSON, b"[1]", id="UserList"),
+    pytest.param(array.array("i", [1, 2]), JSON, b"[1,2]", id="array"),
+    pytest.param(MappingProxyType({"a": 1}), JSON, b'{"a":1}', id="MappingProxyType"),
+    pytest.param(collections.ChainMap({"a": 1}, {"a": 2}), JSON, b'{"a":1}', id="ChainMap"),
+    pytest.param(collections.UserDict(a={"b": range(1)}), JSON, b'{"a":{"b":[0]}}', id="UserDict"),
+    pytest.param(collections.OrderedDict(b=1, a=2), JSON, b'{"b":1,"a":2}', id="OrderedDict"),
+    pytest.param(collections.UserString("x"), JSON, b'"x"', id="UserString"),
+    pytest.param(Headers({"HTTP_X_A": "b"}), JSON, b'{"X-A":"b"}', id="Headers"),
+    pytest.param([Headers({"HTTP_X_A": "b"})], JSON, b'[{"X-A":"b"}]', id="Headers inside"),
+    pytest.param(Query([("a", "1"), ("a", "2")]), JSON, b'{"a":"1"}', id="Query"),
+    pytest.param(row(), JSON, b'{"id":1,"name":"x"}', id="sqlite3.Row"),
+    pytest.param([row()], JSON, b'[{"id":1,"name":"x"}]', id="sqlite3.Row inside"),
+]
+EXCEPTIONS = [
     pytest.param(ValueError("no such order"), HTML, b"no such order", id="exception"),
     pytest.param(KeyError("a"), HTML, b"'a'", id="KeyError"),
 ]
@@ -145,6 +180,16 @@ SPELLINGS = [
 @pytest.mark.parametrize(("spell", "status"), SPELLINGS)
 @pytest.mark.parametrize(("body", "kind", "content"), BODIES)
 def test_a_body_becomes(body, kind, content, spell, status, log):
+    check_body(body, kind, content, spell, status, log)
+
+
+@pytest.mark.parametrize(("spell", "status"), SPELLINGS[1:])
+@pytest.mark.parametrize(("body", "kind", "content"), EXCEPTIONS)
+def test_an_exception_as_a_body_becomes_its_text(body, kind, content, spell, status, log):
+    check_body(body, kind, content, spell, status, log)
+
+
+def check_body(body, kind, content, spell, status, log):
     answer = call(returning(spell(body)))
     assert (answer.status, answer.header("Content-Type"), answer.body) == (status, kind, content)
     assert log.getvalue() == ""
@@ -208,7 +253,7 @@ ENVELOPES = [
     ),
     pytest.param({"body": None, "response": "y", "statusCode": 200}, 200, HTML, b"", id="both: a newer None wins too"),
     pytest.param({"body": "x"}, 200, HTML, b"x", id="body alone"),
-    pytest.param({"response": ["x"]}, 200, JSON, b'["x"]', id="response alone"),
+    pytest.param({"response": ["x"], "headers": {}}, 200, JSON, b'["x"]', id="response and headers"),
     pytest.param({"headers": {"X-A": "b"}, "body": "x"}, 200, HTML, b"x", id="headers and body"),
     pytest.param({"statusCode": 404, "body": ""}, 404, HTML, b"", id="empty body"),
     pytest.param({"statusCode": 200, "headers": None, "body": "x"}, 200, HTML, b"x", id="headers None"),
@@ -387,6 +432,9 @@ def test_a_tuple_that_is_no_result_is_a_500(result, log):
         pytest.param(599, 599, id="highest"),
         pytest.param(299, 299, id="without a phrase"),
         pytest.param("201", 201, id="text"),
+        pytest.param("404 Not Found", 404, id="text with its phrase"),
+        pytest.param("499 Client Closed Request", 499, id="text with a phrase of its own"),
+        pytest.param(None, 200, id="None"),
         pytest.param(HTTPStatus.CREATED, 201, id="HTTPStatus"),
         pytest.param(HTTPStatus(404), 404, id="HTTPStatus of an error"),
     ],
@@ -403,7 +451,6 @@ def test_a_status(key, status, code):
     [
         pytest.param(True, id="true"),
         pytest.param(False, id="false"),
-        pytest.param(None, id="None"),
         pytest.param(0, id="zero"),
         pytest.param(99, id="two digits"),
         pytest.param(100, id="100 Continue"),
@@ -418,7 +465,10 @@ def test_a_status(key, status, code):
         pytest.param("+200", id="a sign"),
         pytest.param(" 200", id="a blank"),
         pytest.param("200\n", id="a line break"),
-        pytest.param("200 OK", id="with its phrase"),
+        pytest.param("200OK", id="no blank before its phrase"),
+        pytest.param("99 Bottles", id="two digits and a phrase"),
+        pytest.param("600 Late", id="600 with a phrase"),
+        pytest.param("200 OK\r\nX-A: b", id="line break in its phrase"),
         pytest.param("199", id="199 as text"),
         pytest.param("\u0662\u0660\u0660", id="digits of another script"),
         pytest.param(b"200", id="bytes"),
@@ -461,6 +511,10 @@ def test_a_status_that_cannot_be_sent_is_a_500_and_the_log_shows_it(key, status,
         pytest.param({"X-A": []}, [], id="empty list as a value"),
         pytest.param({"X-Count": 7, "X-Zero": 0}, [("X-Count", "7"), ("X-Zero", "0")], id="int"),
         pytest.param({"X-Count": [1, "2"]}, [("X-Count", "1"), ("X-Count", "2")], id="int in a list"),
+        pytest.param({"X-A": 2.5, "X-B": True}, [("X-A", "2.5"), ("X-B", "True")], id="float and bool"),
+        pytest.param({"X-Id": uuid.UUID(int=1)}, [("X-Id", str(uuid.UUID(int=1)))], id="UUID"),
+        pytest.param({"X-At": [datetime.datetime(2024, 2, 29)]}, [("X-At", "2024-02-29 00:00:00")], id="datetime"),
+        pytest.param({"X-Path": pathlib.Path("/a")}, [("X-Path", "/a")], id="Path"),
         pytest.param({"X-Name": "J\xfcrgen"}, [("X-Name", "J\xfcrgen")], id="latin-1"),
         pytest.param({"X-A": ""}, [("X-A", "")], id="empty value"),
         pytest.param(MappingProxyType({"X-A": "b"}), [("X-A", "b")], id="another mapping"),
@@ -538,7 +592,8 @@ BAD_HEADERS = [
     pytest.param({"X-Bad": "€"}, "X-Bad", id="not latin-1"),
     pytest.param({"X-Bad": None}, "X-Bad", id="None"),
     pytest.param({"X-Bad": b"bytes"}, "X-Bad", id="bytes"),
-    pytest.param({"X-Bad": 2.5}, "X-Bad", id="float"),
+    pytest.param({"X-Bad": pathlib.Path("a\nb")}, "X-Bad", id="LF in a value with str()"),
+    pytest.param({"X-Bad": [["a"]]}, "X-Bad", id="list in a list"),
     pytest.param({"X-Bad": ["ok", "a\r\nb"]}, "X-Bad", id="CRLF in a list"),
     pytest.param({"X-Bad": {"a": "b"}}, "X-Bad", id="dict"),
     pytest.param([("X-Bad", "a\r\nb")], "X-Bad", id="CRLF in a list of pairs"),
@@ -583,7 +638,7 @@ def test_header_injection_does_not_reach_the_wire(headers, shown, log):
         pytest.param({"headers": {"X Bad" + "y" * 5000: "a"}}, id="header name"),
         pytest.param({"headers": ["y" * 5000]}, id="headers"),
         pytest.param({"statusCode": "y" * 5000}, id="status"),
-        pytest.param({"body": [Document(), "y" * 5000][::-1]}, id="body"),
+        pytest.param({"body": [{"y" * 5000: b"y" * 5000}]}, id="body"),
         pytest.param({"body": "\ud800" + "y" * 5000}, id="text that is no Unicode"),
         pytest.param({"body": iter([("y" * 5000,)])}, id="item"),
     ],
@@ -746,16 +801,16 @@ def test_an_error_before_the_first_item_chooses_the_status(error, status, log):
 
 
 @pytest.mark.parametrize(
-    "item",
+    ("item", "named"),
     [
-        pytest.param(None, id="None"),
-        pytest.param(5, id="int"),
-        pytest.param(("a", "b"), id="tuple"),
-        pytest.param(Document(), id="object"),
-        pytest.param({"a": float("nan")}, id="NaN"),
+        pytest.param(None, "NoneType", id="None"),
+        pytest.param(5, "int", id="int"),
+        pytest.param(("a", "b"), "tuple", id="tuple"),
+        pytest.param(Document(), "Document", id="object"),
+        pytest.param({"a": float("nan")}, "a = nan of type float", id="NaN"),
     ],
 )
-def test_a_first_item_that_cannot_be_sent_is_a_500(item, log):
+def test_a_first_item_that_cannot_be_sent_is_a_500(item, named, log):
     closed = []
 
     def items():
@@ -765,7 +820,7 @@ def test_a_first_item_that_cannot_be_sent_is_a_500(item, log):
             closed.append(True)
 
     assert call(returning(items())).status == 500
-    assert type(item).__name__ in log.getvalue()
+    assert named in log.getvalue()
     assert closed == [True]
 
 
@@ -799,13 +854,11 @@ NOT_SENT = [
     pytest.param([Document()], "Document", id="object in a list"),
     pytest.param({"a": {"b": Document()}}, "Document", id="object in a dict"),
     pytest.param(1 + 2j, "complex", id="complex"),
-    pytest.param(range(3), "range", id="range"),
-    pytest.param({}.keys(), "dict_keys", id="keys of a dict"),
-    pytest.param(MappingProxyType({}), "mappingproxy", id="another mapping"),
+    pytest.param({"a": iter("x")}, "str_ascii_iterator", id="iterator in a dict"),
     pytest.param([b"x"], "bytes", id="bytes in JSON"),
     pytest.param(float("nan"), "float", id="NaN"),
-    pytest.param([float("inf")], "list", id="infinity"),
-    pytest.param({"a": float("-inf")}, "dict", id="minus infinity"),
+    pytest.param([float("inf")], "float", id="infinity"),
+    pytest.param({"a": float("-inf")}, "float", id="minus infinity"),
     pytest.param({(1, 2): 3}, "tuple", id="tuple as a key"),
     pytest.param("\ud800", "ud800", id="text that is no Unicode"),
     pytest.param(NotImplemented, "NotImplementedType", id="NotImplemented"),
@@ -834,7 +887,191 @@ def test_what_refers_to_itself_is_a_500(log):
     result = []
     result.append(result)
     assert call(returning(result)).status == 500
-    assert "ResultError" in log.getvalue()
+    assert "ResultError: body of type list cannot be sent as JSON: it contains itself" in log.getvalue()
+
+
+class Clock:
+    def isoformat(self):
+        return "noon"
+
+    def __repr__(self):
+        return "Clock()"
+
+
+class Scalar:
+    def item(self):
+        return 1
+
+    tolist = item
+
+    def __repr__(self):
+        return "Scalar()"
+
+
+async def later():
+    return 1
+
+
+PLACES = [
+    pytest.param({"users": [{"when": Clock()}]}, "users[0].when = Clock() of type Clock", ".isoformat()", id="nested"),
+    pytest.param({"a": {"b": [0, Scalar()]}}, "a.b[1] = Scalar() of type Scalar", ".item() or .tolist()", id="scalar"),
+    pytest.param([1, (2, iter(()))], "[1][1] = ", "list(...)", id="iterator in a tuple"),
+    pytest.param({"a b": {5: b"x"}}, "['a b'][5] = b'x' of type bytes", ".decode()", id="names that are none"),
+    pytest.param({"é": 1j}, "\\xe9 = 1j of type complex", "str(...)", id="name that is not ASCII"),
+    pytest.param(Clock(), "body = Clock() of type Clock", ".isoformat()", id="the whole"),
+    pytest.param([Point(1, Clock())], "[0].at = Clock() of type Clock", ".isoformat()", id="in a dataclass"),
+    pytest.param({"a": MappingProxyType({"b": Clock()})}, "a.b = Clock()", ".isoformat()", id="in another mapping"),
+    pytest.param({"a": [1.5, float("nan")]}, "a[1] = nan of type float", "None", id="NaN"),
+    pytest.param(
+        {"a": {(1, 2): 3}}, "a = {(1, 2): 3} of type dict", "its key (1, 2) is a tuple, and str(...)", id="key"
+    ),
+    pytest.param({"work": later}, "work = <function later at ", "calling it", id="parentheses forgotten"),
+    pytest.param([Document()], "[0] = <test_response.Document object at ", "vars(...)", id="object"),
+]
+
+
+@pytest.mark.parametrize(("spell", "status"), SPELLINGS)
+@pytest.mark.parametrize(("result", "place", "advice"), PLACES)
+def test_what_is_no_json_is_named_with_its_place_and_what_would_help(result, place, advice, spell, status, log):
+    def handle(event, context):
+        return spell(result)
+
+    if callable(spell(result)):
+        return
+    assert call(handle).status == 500
+    first, *others = log.getvalue().splitlines()
+    assert first.startswith("ERROR ") and len(others) == 1
+    assert f"{__file__}:{handle.__code__.co_firstlineno}: ResultError: {place}" in others[0]
+    assert others[0].endswith(f" cannot be sent as JSON: {advice} would help")
+
+
+def test_an_awaitable_in_a_result_is_named(log):
+    coroutine = later()
+    assert call(returning({"price": coroutine})).status == 500
+    coroutine.close()
+    assert "price = <coroutine object later" in log.getvalue() and "await would help" in log.getvalue()
+
+
+def test_a_fault_at_the_end_of_a_large_result_is_found_soon(log):
+    began = time.monotonic()
+    assert call(returning([[*range(200_000)], {"y" * 5_000_000: [*range(200_000), 1j]}])).status == 500
+    assert "[200000] = 1j" in log.getvalue() and len(log.getvalue()) < 500
+    assert time.monotonic() - began < 10
+
+
+# -- results that are easily taken for something else --
+
+SURPRISES = [
+    pytest.param({"response": "pong"}, 200, b"pong", '{"body": {"response": ...}}', id="response alone"),
+    pytest.param({"headers": {"X-A": "b"}}, 200, b"", '{"body": {"headers": ...}}', id="headers alone"),
+    pytest.param({"headers": Headers({"HTTP_X_A": "b"})}, 200, b"", "sent as headers", id="the request's headers"),
+    pytest.param({"status": 404, "body": "x"}, 200, b'{"status":404,"body":"x"}', "'statusCode'", id="status"),
+    pytest.param({"statuscode": 404, "body": 1}, 200, b'{"statuscode":404,"body":1}', "'statusCode'", id="statuscode"),
+    pytest.param(
+        {"Status": HTTPStatus(404), "headers": {}, "body": 1},
+        200,
+        b'{"Status":404,"headers":{},"body":1}',
+        "'Status' was sent as JSON, with status 200",
+        id="status and headers",
+    ),
+    pytest.param((404, {"X-A": "b"}), 200, b"404", "(body, status)", id="status before the body"),
+    pytest.param(404, 200, b"404", 'return ("", 404)', id="status alone"),
+    pytest.param(HTTPStatus.NOT_FOUND, 200, b"404", 'return ("", 404)', id="HTTPStatus alone"),
+    pytest.param(
+        {"statusCode": 200, "body": "x", "a": 1}, 200, b"x", "put them into the body: ['a']", id="keys beside"
+    ),
+]
+
+
+@pytest.mark.parametrize(("result", "status", "content", "advice"), SURPRISES)
+def test_a_surprise_is_one_warning_that_says_how_to_say_the_other_thing(result, status, content, advice, log):
+    for _ in range(2):
+        answer = call(returning(result))
+        assert (answer.status, answer.body) == (status, content)
+    assert log.getvalue().startswith("WARNING ") and log.getvalue().count("\n") == 1
+    assert advice in log.getvalue()
+
+
+NO_SURPRISES = [
+    pytest.param({"body": "x"}, id="body alone"),
+    pytest.param({"body": {"response": "pong"}}, id="what the warning about a response says"),
+    pytest.param({"body": {"headers": {"X-A": "b"}}}, id="what the warning about headers says"),
+    pytest.param({"status_code": 200, "response": "x"}, id="older envelope"),
+    pytest.param({"response": "x", "headers": {}}, id="response and headers"),
+    pytest.param({"headers": {"X-A": "b"}, "body": ""}, id="headers and an empty body"),
+    pytest.param({"statusCode": 302, "headers": {"Location": "/"}}, id="redirection"),
+    pytest.param({"status": "ok"}, id="a status of its own"),
+    pytest.param({"status": 200, "message": "x"}, id="a status in JSON"),
+    pytest.param({"title": "x", "body": "y", "status": "published"}, id="an article"),
+    pytest.param({"title": "x", "body": "y", "status": 3}, id="an article with a number"),
+    pytest.param({"title": "x", "body": "y", "id": 404}, id="an article with an id"),
+    pytest.param({"statusCode": 404, "error": "x"}, id="status with a body of unknown keys"),
+    pytest.param({}, id="empty dict"),
+    pytest.param((7, {"X-A": "b"}), id="a number with headers"),
+    pytest.param((404, 404), id="a number with a status"),
+    pytest.param(("", 404), id="what the warning about a status says"),
+    pytest.param(17, id="small number"),
+    pytest.param(1024, id="large number"),
+    pytest.param(299, id="number that is no known status"),
+    pytest.param(True, id="bool"),
+    pytest.param("404", id="text"),
+    pytest.param([404], id="list"),
+    pytest.param(None, id="None"),
+    pytest.param(row(), id="row"),
+]
+
+
+@pytest.mark.parametrize("result", NO_SURPRISES)
+def test_what_is_clear_is_no_warning(result, log):
+    call(returning(result))
+    assert log.getvalue() == ""
+
+
+@pytest.mark.parametrize("items", [pytest.param([], id="no item"), pytest.param(["a"], id="after an item")])
+def test_what_a_generator_returns_is_a_warning(items, log):
+    def handle(event, context):
+        yield from items
+        return {"statusCode": 404}
+
+    assert [(call(handle).status, call(handle).text)] == [(200, "".join(items))]
+    assert log.getvalue().count("\n") == 1
+    assert "not the dict that it returned: for a status, raise HTTPError" in log.getvalue()
+
+
+def test_a_generator_that_returns_nothing_is_no_warning(log):
+    def handle(event, context):
+        if event.path == "/":
+            return
+        yield "x"
+
+    assert call(handle).body == b""
+    assert log.getvalue() == ""
+
+
+@pytest.mark.parametrize(("result", "warnings"), [(None, 1), (("", 204), 0), ({"statusCode": 204}, 0)])
+def test_a_forgotten_return_is_a_warning_under_reload(result, warnings, log, monkeypatch):
+    monkeypatch.setenv(watchdog_app.RELOADED, "1")
+    for _ in range(2):
+        assert call(returning(result)).status == 204
+    assert log.getvalue().count("is a `return` missing?") == log.getvalue().count("\n") == warnings
+
+
+@pytest.mark.parametrize("error", [ValueError("no such order"), HTTPError(404), SystemExit(3)], ids=ascii)
+def test_an_exception_that_is_returned_is_a_500_and_the_log_says_so(error, log):
+    assert call(returning(error)).status == 500
+    assert f"ResultError: {error!r} was returned: raise it, or return (str(error), 500)" in log.getvalue()
+
+
+def test_the_traceback_of_an_exception_that_is_returned_is_in_the_log(log):
+    def handle(event, context):
+        try:
+            return 1 / 0
+        except ArithmeticError as error:
+            return error
+
+    assert call(handle).status == 500
+    assert "was returned" in log.getvalue() and "in handle\n" in log.getvalue()
+    assert "watchdog_app.py" not in log.getvalue()
 
 
 def test_what_is_nested_too_deep_is_a_500(log):
@@ -862,8 +1099,8 @@ def test_a_function_is_no_result(log):
 
 
 def test_a_long_result_is_cut_in_the_log(log):
-    call(returning({"text": "y" * 5000, "bad": Document()}))
-    assert "y" * 50 in log.getvalue() and "y" * 200 not in log.getvalue()
+    call(returning({"text": "y" * 5000, "bad": memoryview(b"y" * 5000), "y" * 5000: 1}))
+    assert "bad" in log.getvalue() and "y" * 200 not in log.getvalue()
 
 
 # -- HTTPError --
