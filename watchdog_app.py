@@ -135,7 +135,6 @@ CACHE_ENTRIES, CACHE_LENGTH = 1024, 128  # limits of each cache and of a key's l
 # Turns: the most work for one connection before the next one is served
 CHUNKS_AT_ONCE = 256  # chunks of a body, which take 0.6 ms
 TURN = 0.001  # seconds of receiving for one request
-READ_AT_ONCE = 16  # further recv calls while each one fills its buffer
 ACCEPT_AT_ONCE = 64  # connections accepted
 RECEIVE = 64 * 1024  # bytes of one recv
 JOINED = 64 * 1024  # bytes of a body or item that are copied into its framing for a single send; more is sent uncopied
@@ -3276,12 +3275,6 @@ class Connection:
     any thread, when an awaited result is ready.
     """
 
-    __slots__ = (
-        *("apart", "clock", "deadline", "discarded", "exchange", "fd", "is_ready", "mask", "more", "noted"),
-        *("notify", "out", "peer", "reader", "request", "settings", "since", "sock", "state", "taken", "then"),
-        "watched",
-    )
-
     def __init__(
         self,
         sock: Socket,
@@ -3310,20 +3303,11 @@ class Connection:
 
     def step(self) -> bool:
         """Handle an event, for one turn at most; return whether a call is to be run. Owner."""
-        reader, self.more = self.reader, False
+        self.more = False
         try:
             if self.state not in READING:
                 return self._step_on()
-            if reader.buffer and (not reader.waiting or reader.in_part):  # bytes that have arrived already
-                request = reader.receive(b"")
-            elif data := self.receive():
-                request = reader.receive(data)
-                if request is None and len(data) == RECEIVE:
-                    request = self._read_on()
-            elif data is None:
-                return False
-            elif not (request := reader.give_up(400)):
-                raise Disconnected
+            request = self._read()
             if request is None:
                 self._await_rest(self.clock())
                 return False
@@ -3334,84 +3318,86 @@ class Connection:
             return False
 
     def _step_on(self) -> bool:
-        """Handle an event after the request is complete; return whether an awaited result is ready."""
+        """Handle an event after the request is complete; return whether a call is to be run."""
         if self.state == SENDING:
             self.send_rest()
-            self._follow(self.then, self.clock())
+            self._enter(self.then, self.clock())
         elif self.state == LINGERING:
             data = self.receive()
             self.discarded += len(data or b"")
             if data == b"" or self.discarded > LINGER_BYTES:
                 self.state = CLOSED
+        elif self.state == QUEUED:
+            return self.exchange is not None or self._is_wanted()
         elif self.state == AWAITING and not self.is_ready:
             self._look_at_peer()
         return self.is_ready and self.state == AWAITING
 
-    def _read_on(self) -> Request | None:
-        """Read on while reads are full: one more costs less than a poll, and a complete request frees memory."""
-        end = self.clock() + TURN
-        for _ in range(READ_AT_ONCE):
-            if self.reader.in_part:
-                return None
-            data = self.receive()
-            request = self.reader.receive(data) if data else None
-            if request is not None or not data or len(data) < RECEIVE:
+    def _read(self) -> Request | None:
+        """Return the request that is complete or refused. While reads are full, one more costs less than a poll."""
+        reader, end = self.reader, 0.0
+        if reader.buffer and (not reader.waiting or reader.in_part):  # bytes that have arrived already
+            return reader.receive(b"")
+        while data := self.receive():
+            request = reader.receive(data)
+            if request is not None or len(data) < RECEIVE or reader.in_part:
                 return request
+            end = end or self.clock() + TURN
             if self.clock() >= end:
-                break
-        self.more = True
-        return None
+                self.more = True
+                return None
+        if data is None:
+            return None
+        if request := reader.give_up(400):
+            return request
+        raise Disconnected
 
     def _await_rest(self, now: float) -> None:
-        """Wait for the rest of a request; a body has to arrive without long pauses, and at BODY_RATE on average."""
-        reader, settings = self.reader, self.settings
-        state = reader.waiting or (NEW if self.state == NEW else IDLE)
+        """Wait for the rest of a request, or for the next one."""
+        reader = self.reader
+        self.more = self.more or reader.in_part
+        self._enter(reader.waiting or (NEW if self.state == NEW else IDLE), now)
+        if reader.wants_continue():
+            self.send(CONTINUE)
+            self._enter(BODY, now)
+
+    def _enter(self, state: str, now: float) -> None:
+        """Wait for what `state` waits for, once all of a response, or of a 100, is sent.
+
+        A body has to arrive without long pauses, and at BODY_RATE on average.
+        """
+        settings, reader = self.settings, self.reader
+        if self.out:
+            self.then, state = state, SENDING
+            self.has_taken()
+        elif state == IDLE and reader.buffer:  # a further request, or its beginning
+            state, self.more = HEAD, True
         if state != self.state:
             self.since = now
-        self.more = self.more or reader.in_part
+        self.state, self.mask, self.deadline = state, IN, now + settings.keep_alive
         if state == HEAD:
-            self._wait(HEAD, IN, self.since + HEAD_SECONDS)
+            self.deadline = self.since + HEAD_SECONDS
         elif state == BODY:
             allowed = settings.read_timeout + reader.received / BODY_RATE
-            self._wait(BODY, IN, min(now + settings.read_timeout, self.since + allowed))
-            if reader.wants_continue():
-                self.send(CONTINUE)
-                self._follow(BODY, now)
-        else:
-            self._wait(state, IN, now + settings.keep_alive)
-
-    def _wait(self, state: str, mask: int, deadline: float) -> None:
-        self.state, self.mask, self.deadline = state, mask, deadline
-
-    def _follow(self, state: str, now: float) -> None:
-        """Enter the state that follows a response, or a 100, once all of that is sent."""
-        if self.out:
-            self.then = state
-            self.has_taken()
-            self._wait(SENDING, OUT, now + self.settings.write_timeout)
+            self.deadline = min(now + settings.read_timeout, self.since + allowed)
+        elif state == SENDING:
+            self.mask, self.deadline = OUT, now + settings.write_timeout
         elif state == AWAITING:
-            result: Any = self.exchange and self.exchange.result
-            self._wait(AWAITING, END if self.reader.pending else IN, FOREVER)
-            result.when_ready(self._announce)
-        elif state == BODY:
-            self._await_rest(now)
+            self.mask, self.deadline = END, FOREVER
+            self.exchange.result.when_ready(self._announce)  # type: ignore[union-attr]
         elif state == LINGERING:  # closing with unread data would cost the peer the response
-            self._wait(LINGERING, IN, now + LINGER_SECONDS)
+            self.deadline = now + LINGER_SECONDS
             try:
                 self.sock.shutdown(socket.SHUT_WR)
             except OSError:
                 self.state = CLOSED
-        else:
-            self.more = bool(self.reader.buffer)  # a further request, or its beginning
-            self.since = now
-            self._wait(HEAD if self.more else IDLE, IN, now + self.settings.keep_alive)
 
     def run(self, server: Server) -> float:
         """Run the call, or go on with the one whose result is ready; return the time when it is done. Owner.
 
         The response is sent as far as the kernel takes it.
         """
-        self.state = RUNNING
+        self.state, self.more = RUNNING, False
         exchange: Any = self.exchange
         if exchange is None:
             request: Any = self.request
@@ -3422,18 +3408,16 @@ class Connection:
             exchange.go_on()
         now = self.clock()
         if exchange.awaits:
-            self._follow(AWAITING, now)
+            self._enter(AWAITING, now)
             return now
         self.request = self.exchange = None  # the exchange refers to this connection: a cycle
         if self.reader.held:
             self.reader.hold(0)
         if exchange.cut:
             self.abort(visibly=not exchange.chunked and exchange.length is None)
-        elif not exchange.keep_alive:
-            self._follow(LINGERING, now)
-        elif self.out or self.reader.buffer:
-            self._follow(IDLE, now)
-        else:  # as nearly always
+        elif self.out or self.reader.buffer or not exchange.keep_alive:
+            self._enter(IDLE if exchange.keep_alive else LINGERING, now)
+        else:  # as nearly always: 4 % of a short call
             self.state, self.mask, self.deadline = IDLE, IN, now + self.settings.keep_alive
         return now
 
@@ -3462,12 +3446,10 @@ class Connection:
 
     def queue(self) -> None:
         """Begin to wait for a thread. Leader."""
-        self.state, self.since = QUEUED, self.clock()
+        self.state, self.since, self.more = QUEUED, self.clock(), True
 
     def has_call(self) -> bool:
         """Tell whether a call is to be run: from the queue, awaited, or one that came together with the last. Owner."""
-        if self.state == QUEUED:
-            return self.exchange is not None or self._is_wanted()
         return (self.more or self.is_ready) and self.step()
 
     def _is_wanted(self) -> bool:
@@ -3518,9 +3500,7 @@ class Connection:
         if end & LOST:
             self.state = CLOSED
         elif end:
-            self._wait(AWAITING, EPOLLHUP, self.clock() + HALF_CLOSED)
-        else:  # its next request came early
-            self._wait(AWAITING, END, FOREVER)
+            self.mask, self.deadline = EPOLLHUP, self.clock() + HALF_CLOSED
 
     def receive(self) -> bytes | None:
         """Return what has arrived, b"" at EOF, None if nothing has; raise SenderGone if it is lost. Owner."""
@@ -3603,24 +3583,23 @@ class ArrivingBody(RawIOBase):
         content, reader = self.request.content, self.connection.reader
         while not content.tell() and reader.pending is self.request:  # which may be a later request by now
             self._receive(reader)
-        data = content.getvalue()
-        size = min(len(target), len(data))
-        target[:size] = data[:size]
+        content.seek(0)
+        size = content.readinto(target)
+        rest = content.read()  # usually nothing
         content.seek(0)
         content.truncate()
-        content.write(data[size:])  # usually nothing
+        content.write(rest)
         return size
 
     def _receive(self, reader: RequestReader) -> None:
         if reader.wants_continue():
             self.connection.send_all(CONTINUE)
-        if reader.in_part:
-            request = reader.receive(b"")
-        elif data := self.connection.receive():
-            request = reader.receive(data)
-            self.received += len(data)
+        data = b"" if reader.in_part else self.connection.receive()
+        if data or reader.in_part:
+            request = reader.receive(data or b"")
+            self.received += len(data or b"")
         else:
-            request = reader.give_up(400) if data == b"" else self._wait(reader)
+            request = self._wait(reader) if data is None else reader.give_up(400)
         if request is not None and request.refusal:
             raise request.refusal
 
