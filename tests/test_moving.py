@@ -452,7 +452,54 @@ def test_function_of_any_name_in_any_module(tmp_path, monkeypatch):
     del sys.modules["moved_main"]
 
 
-# ---- CloudEvents, and the adapter for Lambda ----
+# ---- functions-framework itself, CloudEvents, and the adapter for Lambda ----
+
+
+OF_THE_PACKAGE = """
+import flask, functions_framework
+
+def greet(request):
+    if request.path == "/abort":
+        flask.abort(404, "no such order")
+    return f"Hi {request.args['name']}"
+
+@functions_framework.cloud_event
+def receive(event):
+    print(event["id"], event.data)
+"""
+
+
+@pytest.fixture
+def package(folder, monkeypatch):
+    """Make the `handle` of the page's text: the application that functions-framework makes of a function in main.py."""
+    create_app = pytest.importorskip("functions_framework").create_app
+    write(folder, main=OF_THE_PACKAGE)
+
+    def handle_of(name):
+        app = create_app(name, str(folder / "main.py"))
+        return lambda event, context: app
+
+    return handle_of
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "text"),
+    [
+        pytest.param("/a/b?name=Ada", 200, "Hi Ada", id="function"),
+        pytest.param("/abort", 404, ".*<p>no such order</p>\n", id="abort"),
+        pytest.param("/robots.txt", 404, ".*<p>Not Found</p>\n", id="robots.txt"),
+        pytest.param("/", 400, "<!doctype html>.*", id="missing parameter"),
+    ],
+)
+def test_application_of_functions_framework(target, status, text, package):
+    answer = call(package("greet"), target=target)
+    assert answer.status == status
+    assert re.fullmatch(text, answer.text, re.DOTALL)
+
+
+def test_cloud_event_of_functions_framework(package, capsys):
+    answer = call(package("receive"), "POST", "/", b'{"a":1}', **ATTRIBUTES, CONTENT_TYPE="application/json")
+    assert (answer.status, answer.text, capsys.readouterr().out) == (200, "OK", "1 {'a': 1}\n")
 
 
 def named(name):
