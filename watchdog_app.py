@@ -67,7 +67,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence, Set, ValuesView
 from contextvars import ContextVar, copy_context
 from enum import Enum
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOWrapper
 from os import write as os_write
 from select import (
@@ -129,7 +129,6 @@ BODY_RATE = 1024.0  # bytes a second that a body must average after read_timeout
 BODY_SHARE = 4  # body_memory is the memory limit divided by this: event.body is a second copy, the function makes more
 LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # limits of discarding after a refusal, so that the peer can read it
 HALF_CLOSED = 1.0  # seconds that a call may go on waiting after its peer has sent FIN, which may be a half-close
-PEER_LOOK = 0.1  # seconds between checks that the peer is still connected while a stream yields only empty items
 CACHE_ENTRIES, CACHE_LENGTH = 1024, 128  # limits of each cache and of a key's length: no peer can fill the memory
 
 # Turns: the most work for one connection before the next one is served
@@ -2975,9 +2974,7 @@ BODILESS = ("204 ", "304 ")  # statuses without a body (RFC 9110 §6.4.1); 1xx i
 def status_bytes(status: str) -> tuple[bytes, bool]:
     """Return the status line of a WSGI status, and whether it has no body; raise ResultError if it is not valid."""
     if type(status) is not str or not is_status(status):
-        raise ResultError(
-            f"status line {clipped(status)} cannot be sent: it takes a number from 200 to 599 and a phrase"
-        )
+        raise ResultError(f"status line {clipped(status)} cannot be sent: it takes 200 to 599 and a phrase")
     return f"HTTP/1.1 {status}\r\n".encode("latin-1"), status.startswith(BODILESS)
 
 
@@ -3006,8 +3003,7 @@ class Exchange(BaseHandler):
     length: int | None = None  # of the body: declared by the application, or that of a list
     no_body = False  # for HEAD, 204 and 304
     chunked = False
-    keep_alive = False  # whether the head has announced that the connection stays open
-    next_look, ended_at = 0.0, FOREVER  # when a stream next checks its peer; when FIN was first seen
+    ended_at = FOREVER  # when the peer's FIN was first seen
 
     def __init__(self, request: Request, connection: Connection, server: Server) -> None:
         self.request, self.connection, self.server = request, connection, server
@@ -3101,15 +3097,15 @@ class Exchange(BaseHandler):
                 f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes"
             )
         framed, *more = self._framed(data, is_last)
-        if framed:
+        if framed or more:
             self.ended_at = FOREVER
             (self.connection.send if self.awaits else self.connection.send_all)(framed, *more)
-        elif not is_last and self.server.clock() >= self.next_look:
-            self._look_at_peer(self.server.clock())
+        elif not is_last:
+            self._look_at_peer()
 
     def _framed(self, data: bytes, is_last: bool) -> list[bytes]:
         """Return `data` in its framing, after the head unless that has been sent, and the body's end after the last."""
-        parts = [] if self.headers_sent else [self._head()]
+        head, tail = b"" if self.headers_sent else self._head(), b""
         if self.no_body:
             data = b""
         elif self.length is not None:
@@ -3119,25 +3115,25 @@ class Exchange(BaseHandler):
                     f"header Content-Length with value {self.length} cannot be sent: the body has {sent} bytes"
                 )
             self.bytes_sent = sent
-        if not self.chunked:
-            parts.append(data)
-        elif data:
-            parts += b"%x\r\n" % len(data), data, b"\r\n"
-        if is_last and self.chunked:
-            parts.append(b"0\r\n\r\n")
+        if self.chunked:
+            if data:
+                head, tail = head + b"%x\r\n" % len(data), b"\r\n"
+            if is_last:
+                tail += b"0\r\n\r\n"
         self.headers_sent = True
-        return parts if len(data) > JOINED else [b"".join(parts)]
+        return [head, data, tail] if len(data) > JOINED else [b"".join((head, data, tail))]
 
     def _head(self) -> bytes:
         if not self.lines:
             raise RuntimeError("the application did not call start_response before its first item")
         request, framing = self.request, self._framing()
-        self.keep_alive = request.keep_alive and not self.server.closing and self.connection.reader.pending is None
-        if self.keep_alive:
-            end = b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n"
-        else:
+        if self.server.closing or self.connection.reader.pending is not None:
+            request.keep_alive = False
+        if not request.keep_alive:
             request.expects_continue = False  # no 100 from now on
             end = b"Connection: close\r\n\r\n"
+        else:
+            end = b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n"
         return b"".join((*self.lines, framing, end))
 
     def _framing(self) -> bytes:
@@ -3154,10 +3150,10 @@ class Exchange(BaseHandler):
         request.keep_alive = False  # the end of the connection is the end of the body
         return b""
 
-    def _look_at_peer(self, now: float) -> None:
+    def _look_at_peer(self) -> None:
         """Raise Disconnected if the peer is lost, or sent FIN HALF_CLOSED seconds ago: empty items cause no send."""
-        self.next_look = now + PEER_LOOK
         if end := self.connection.end():
+            now = self.server.clock()
             self.ended_at = min(self.ended_at, now)
             if end != POLLRDHUP or now - self.ended_at >= HALF_CLOSED:
                 raise Disconnected
@@ -3203,15 +3199,11 @@ def declared_length(value: str) -> int:
     return int(value)
 
 
-def refusal_application(error: HTTPError) -> WSGIApplication:
-    """Return an application that sends a refusal: fixed text, nothing from the request."""
-
-    def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
-        line = status_line(error.status)
-        start_response(line, [*PLAIN, *error.headers])
-        return [line[4:].encode("latin-1") + b"\n"]
-
-    return application
+def refuse(error: HTTPError, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+    """Respond with a refusal: fixed text, nothing from the request."""
+    line = status_line(error.status)
+    start_response(line, [*PLAIN, *error.headers])
+    return [line[4:].encode("latin-1") + b"\n"]
 
 
 # ---- 13. Connection: one socket and its state ------------------------------------------------------------------------
@@ -3261,11 +3253,13 @@ def acknowledged(sock: Socket) -> int:
 
 
 def remaining(parts: Sequence[bytes | memoryview], sent: int) -> bytes | memoryview:
-    """Return what follows the first `sent` bytes of `parts`, without a copy if that is a part of the last one."""
-    left = sum(map(len, parts)) - sent
-    if left <= len(parts[-1]):
-        return memoryview(parts[-1])[-left:] if left else b""  # an empty view would keep it all in memory
-    return memoryview(b"".join(parts))[sent:]
+    """Return what follows the first `sent` bytes of `parts`, without a copy if it lies in one of them."""
+    views = []
+    for part in parts:
+        if sent < len(part):
+            views.append(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
+    return views[0] if len(views) == 1 else b"".join(views)
 
 
 class Connection:
@@ -3402,7 +3396,7 @@ class Connection:
         if exchange is None:
             request: Any = self.request
             exchange = self.exchange = Exchange(request, self, server)
-            exchange.run(server.application if request.refusal is None else refusal_application(request.refusal))
+            exchange.run(partial(refuse, request.refusal) if request.refusal else server.application)
         else:
             self.is_ready = False
             exchange.go_on()
@@ -3415,8 +3409,8 @@ class Connection:
             self.reader.hold(0)
         if exchange.cut:
             self.abort(visibly=not exchange.chunked and exchange.length is None)
-        elif self.out or self.reader.buffer or not exchange.keep_alive:
-            self._enter(IDLE if exchange.keep_alive else LINGERING, now)
+        elif self.out or self.reader.buffer or not exchange.request.keep_alive:
+            self._enter(IDLE if exchange.request.keep_alive else LINGERING, now)
         else:  # as nearly always: 4 % of a short call
             self.state, self.mask, self.deadline = IDLE, IN, now + self.settings.keep_alive
         return now
