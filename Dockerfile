@@ -54,8 +54,9 @@ USER 12000:12000
 ENV PATH=/usr/local/bin:/usr/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 MALLOC_ARENA_MAX=2 MALLOC_TRIM_THRESHOLD_=1048576
 # of-watchdog proxies to the function over HTTP; the runtime, not of-watchdog, writes the lock file, when it listens
 ENV mode=http upstream_url=http://127.0.0.1:5000 suppress_lock=true fprocess="python3 /home/app/watchdog_app.pyc"
+# write_timeout is above exec_timeout: else a call that takes too long gets no 504 of of-watchdog, but no response at all.
 # After SIGTERM calls are accepted for 5 s, within the 10 s that `docker stop` waits; lines of any length are logged
-ENV healthcheck_interval=5s exec_timeout=30s read_timeout=30s write_timeout=30s log_buffer_size=-1
+ENV healthcheck_interval=5s exec_timeout=30s read_timeout=35s write_timeout=35s log_buffer_size=-1
 EXPOSE 8080
 # Writable under a read-only root too, where nothing else is mounted: the lock file, by which probes tell that the function is ready, is there
 VOLUME /tmp

@@ -4502,9 +4502,8 @@ def serve(
     os.register_at_fork(after_in_child=listener.close)
     life = Life(settings, is_supervised(env), lock_path(env) if settings.suppress_lock else None)
     life.take_signals()
-    if life.supervised and not settings.healthcheck_interval:
-        never = "lets of-watchdog accept calls for ever after SIGTERM, until it is killed: it takes 1ms or more"
-        log("WARNING", f"healthcheck_interval=0s {never}")
+    if life.supervised:
+        check_durations(settings)
     try:
         application = load_application(target, settings, env, life)
         if life.supervised:
@@ -4518,6 +4517,16 @@ def serve(
     finally:
         if life.lock:
             remove_lock(life.lock)
+
+
+def check_durations(settings: Settings) -> None:
+    """Warn of durations with which of-watchdog does not do what they promise."""
+    if not settings.healthcheck_interval:
+        never = "lets of-watchdog accept calls for ever after SIGTERM, until it is killed: it takes 1ms or more"
+        log("WARNING", f"healthcheck_interval=0s {never}")
+    if (settings.exec_timeout or 0.0) >= settings.write_timeout:
+        late = "a call that takes longer gets no 504: of-watchdog closes its connection, and a GET may be sent again"
+        log("WARNING", f"write_timeout is not above exec_timeout: {late}")
 
 
 def load_application(target: str, settings: Settings, env: Mapping[str, str], life: Life) -> Application:

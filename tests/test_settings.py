@@ -298,7 +298,7 @@ def test_the_image_sets_what_the_runtime_takes():
     lines = re.findall(r"^ENV (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     settings = Settings.from_env(dict(re.findall(r"(\w+)=(\S+)", " ".join(lines))))
     assert (settings.exec_timeout, settings.suppress_lock, settings.port) == (30.0, True, 5000)
-    assert (settings.read_timeout, settings.write_timeout, settings.healthcheck_interval) == (30.0, 30.0, 5.0)
+    assert (settings.read_timeout, settings.write_timeout, settings.healthcheck_interval) == (35.0, 35.0, 5.0)
 
 
 def test_http_upstream_url_wins():

@@ -338,6 +338,14 @@ def test_healthcheck_interval_with_which_the_watchdog_never_stops_is_one_warning
         assert watchdog.log.count("WARNING healthcheck_interval=0s lets of-watchdog accept calls for ever") == warnings
 
 
+@pytest.mark.parametrize(("written", "warnings"), [("29.9s", 1), ("30s", 1), ("30.1s", 0)])
+def test_write_timeout_that_leaves_no_time_for_a_504_is_one_warning(kind, written, warnings, tmp_path):
+    function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
+    with behind(kind, function, tmp_path, exec_timeout="30s", write_timeout=written) as watchdog:
+        assert watchdog.call()[2] == b"x"
+        assert watchdog.log.count("WARNING write_timeout is not above exec_timeout: a call that takes") == warnings
+
+
 def test_lock_file_that_cannot_be_written_stops_no_call(kind, tmp_path):
     function = write_function(tmp_path, "def handle(event, context):\n    return 'x'\n")
     env = {"healthcheck_interval": "0.2s", "TMPDIR": str(tmp_path / "missing")}
