@@ -87,6 +87,7 @@ from select import (
 )
 from threading import Lock, RLock
 from time import gmtime, monotonic, perf_counter, sleep, strftime, time
+from types import CodeType, FunctionType
 from wsgiref.handlers import BaseHandler, format_date_time
 
 Socket = socket.socket
@@ -94,7 +95,7 @@ Socket = socket.socket
 TYPE_CHECKING = False  # importing typing takes 5 to 20 ms; type checkers treat this name as true
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
-    from types import CodeType, FrameType, ModuleType, TracebackType
+    from types import FrameType, ModuleType
     from typing import Any, BinaryIO, NoReturn, Self, TypeVar, overload
     from wsgiref.types import StartResponse, WSGIApplication
 
@@ -628,7 +629,7 @@ def log_record(record: Any) -> None:
     """Write a record of `logging` to this log (logging.Handler.emit)."""
     try:
         error = record.exc_info and record.exc_info[1]
-        trace = (format_traceback(error) if error else "") + (record.stack_info or "")
+        trace = (format_traceback(error, of_function=True) if error else "") + (record.stack_info or "")
         call_id = getattr(record, "call_id", "")  # missing in a record that the function made itself
         log(record.levelname, record.getMessage(), trace, call_id, record.name or "")
     except Exception:
@@ -694,30 +695,85 @@ def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
         log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call.call_id if call else "")
 
 
-def format_traceback(error: BaseException, of_function: bool = False) -> str:
-    """Convert an exception to the text of its traceback; with `of_function`, start at the function's first frame."""
-    from traceback import TracebackException  # takes 5 ms, and a function without failures does not need it
+def format_traceback(error: BaseException, of_function: object = False) -> str:
+    """Convert an exception to the text of its traceback.
 
-    frames = function_frames(error) if of_function else error.__traceback__
-    exceptions: list[Any] = [TracebackException(type(error), error, frames, compact=True)]
+    With `of_function`, which is true or what was called, a hint is added, and the runtime's own frames are left out
+    unless log_level is debug.
+    """
+    from traceback import (
+        FrameSummary,
+        TracebackException,
+    )  # takes 5 ms, and a function without failures does not need it
+
+    formatted: Any = TracebackException(type(error), error, error.__traceback__, compact=True)
+    whole, exceptions = formatted.stack[:], [formatted]
+    hidden = files_to_hide() if of_function and log.level > LEVELS["debug"] else ()
     for each in exceptions:  # with its causes; indenting a message of 100 MB takes seconds without a thread switch
         each._str = shortened(each._str, LOG_LINE)
+        each.stack[:] = [frame for frame in each.stack if frame.filename not in hidden]
         exceptions += filter(None, (each.__cause__, each.__context__, *(each.exceptions or ())))
-    return "".join(exceptions[0].format())
+    if not (formatted.stack or isinstance(error, SyntaxError)):  # the message of a SyntaxError names the line
+        formatted.stack[:] = [FrameSummary(*place_of(of_function), "handle")] if callable(of_function) else whole
+    return "".join(formatted.format()) + (hint(error) if of_function else "")
 
 
-IMPORT_SYSTEM = ("importlib", "importlib._bootstrap", "importlib._bootstrap_external")
+def files_to_hide() -> tuple[str, ...]:
+    """Return the files whose frames are no part of a function's traceback: this module's, threads' and imports'."""
+    from importlib import import_module
+
+    code = (format_traceback.__code__, threading.settrace.__code__, import_module.__code__)
+    return *(it.co_filename for it in code), "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"
 
 
-def function_frames(error: BaseException) -> TracebackType | None:
-    """Return the traceback without the frames of this module, threading and the import system at its beginning.
+def code_of(function: Any) -> Any:
+    """Return the code of a function, a method, or a callable instance; None if it has none, as classes have."""
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
-    If no frame is left, return the whole traceback, or None for a SyntaxError, whose message names the line.
-    """
-    frames = error.__traceback__
-    while frames and frames.tb_frame.f_globals.get("__name__") in (__name__, "threading", *IMPORT_SYSTEM):
-        frames = frames.tb_next
-    return frames if frames or isinstance(error, SyntaxError) else error.__traceback__
+
+def place_of(function: Any) -> tuple[str, int]:
+    """Return the file and line where a function is defined."""
+    while inner := getattr(function, "__wrapped__", None) or getattr(function, "func", None):
+        function = inner
+    code = code_of(function)
+    return (code.co_filename, code.co_firstlineno) if code else (clipped(function), 0)
+
+
+FUNCTION_FOLDER = "watchdog_app_function"  # in the environment of the processes that the function starts
+PIP_NAMES = """attr=attrs bs4=beautifulsoup4 Crypto=pycryptodome cv2=opencv-python-headless dateutil=python-dateutil
+dotenv=python-dotenv fitz=PyMuPDF jwt=PyJWT magic=python-magic MySQLdb=mysqlclient PIL=Pillow psycopg2=psycopg2-binary
+skimage=scikit-image sklearn=scikit-learn yaml=PyYAML"""  # of modules that are not called as their packages
+
+
+def hint(error: BaseException) -> str:
+    """Return a line that says what helps against a common error of functions; "" for any other."""
+    from errno import EACCES, EROFS
+
+    folder = os.environ.get(FUNCTION_FOLDER) or os.getcwd()
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"Hint: {missing_hint(error.name, folder)}\n"
+    if isinstance(error, OSError) and error.errno in (EACCES, EROFS) and error.filename:
+        path = os.path.abspath(str(error.filename))
+        if path.startswith((os.path.join(folder, ""), os.path.join(os.getcwd(), ""))):
+            return "Hint: in its container a function can write only to /tmp, and to volumes\n"
+    return ""
+
+
+def missing_hint(name: str, folder: str) -> str:
+    """Say where a module that is missing may come from; `folder` is the function's."""
+    from glob import glob
+
+    *parents, last = name.removeprefix("function.").split(".")
+    parent, top = os.path.join(folder, *parents), name.partition(".")[0]
+    if os.path.isdir(parent) and (parents or name != last):
+        return f"{parent} holds no {last}.py, but {', '.join(sorted(glob('*.py', root_dir=parent)))}"
+    for path in glob(f"*/{last}.py", root_dir=folder):
+        return f"{path} in the function's folder is imported as {path[:-3].replace(os.sep, '.')}"
+    if top in sys.stdlib_module_names:
+        return f"{top} of the standard library is left out of the image"
+    package = dict(pair.split("=") for pair in PIP_NAMES.split()).get(top, top)
+    return f"is {clipped(package)} listed in requirements.txt, and was the function built since?"
 
 
 SYSTEM_THREADS = type(sys)("_thread")  # a copy that gevent does not patch
@@ -2707,7 +2763,7 @@ class Application:
             if hasattr(result, "__await__"):
                 job = Job(result, context)
                 return Later(job, lambda: self._respond(lambda *_: job.take(), event, context, start_response))
-            response = None if callable(result) else to_response(result)
+            response = None if callable(result) and is_application(result) else to_response(result)
         except BaseException as error:  # also SystemExit: sys.exit in a function ends its call, not the server
             response = self._failure(error, event, context)
         if response is None:
@@ -2786,18 +2842,23 @@ class Application:
         """Log a failed call as one record; return its traceback, or for a result the place of `handle`."""
         trace, shown = "", error
         if isinstance(error, ResultError):  # raised here, where the function's frames are gone
-            trace, shown = f"{place_of(self.handle)}: ResultError: {error}\n", error.__cause__
-        trace += format_traceback(shown, of_function=True) if shown else ""
+            trace, shown = "{}:{}: ResultError: {}\n".format(*place_of(self.handle), error), error.__cause__
+        trace += format_traceback(shown, of_function=self.handle) if shown else ""
         log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, context.call_id)
         return trace
 
 
-def place_of(function: Any) -> str:
-    """Return the file and line where a function is defined."""
-    while inner := getattr(function, "__wrapped__", None) or getattr(function, "func", None):
-        function = inner
-    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else clipped(function)
+def is_application(result: Any) -> bool:
+    """Return whether a callable result is a WSGI application; raise ResultError if it is a function to be called."""
+    code, is_class = code_of(result), isinstance(result, type)
+    is_async = code and code.co_flags & (0x80 | 0x200)  # CO_COROUTINE, CO_ASYNC_GENERATOR
+    if not (
+        is_async or (is_class and not hasattr(result, "__iter__")) or misfit(result, ("environ", "start_response"))
+    ):
+        return True
+    if name := getattr(result, "__name__", ""):
+        raise ResultError(f"result is {clipped(result)}, which was not called: return {name}(), not {name}")
+    return False
 
 
 CALL_CODE.add(Application._respond.__code__)  # its local `context` is that of the call
@@ -2868,12 +2929,9 @@ def import_file(path: str) -> ModuleType:
         for key, module in list(sys.modules.items()):
             if f"{getattr(module, '__name__', key)}.".startswith("function."):
                 del sys.modules[key]
-    FunctionFinder(path).install()
-    os.environ[FUNCTION_FILE] = path
+    FunctionFinder(folder).install()
+    os.environ[FUNCTION_FOLDER] = folder
     return import_module("function." + name)
-
-
-FUNCTION_FILE = "watchdog_app_function"  # in the environment of the processes that the function starts
 
 
 class FunctionFinder:
@@ -2881,27 +2939,24 @@ class FunctionFinder:
 
     The first finder finds the package, before any installed one. The last one finds `mod`, which nobody else knows, and
     gives it the module `function.mod`: the function's files hide no others, and no state is doubled. (A finder and
-    loader of importlib.abc.) Arguments: path, of the function's file; is_last.
+    loader of importlib.abc.) Arguments: folder, the function's; is_last.
     """
 
-    def __init__(self, path: str, is_last: bool = False) -> None:
-        self.folder, file = os.path.split(path)
-        self.path, self.entry, self.is_last = path, file.removesuffix(".py"), is_last
+    def __init__(self, folder: str, is_last: bool = False) -> None:
+        self.folder, self.is_last = folder, is_last
 
     def install(self) -> None:
         """Become the first finder and the last, in place of an earlier FunctionFinder."""
         others = [finder for finder in sys.meta_path if not isinstance(finder, FunctionFinder)]
-        sys.meta_path[:] = [self, *others, FunctionFinder(self.path, is_last=True)]
+        sys.meta_path[:] = [self, *others, FunctionFinder(self.folder, is_last=True)]
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name == "function":
             return self.package()
-        parent = name.rpartition(".")[0]
-        if parent:  # as in `import inner.deep`, once `inner` is function.inner
-            is_own = getattr(sys.modules.get(parent), "__name__", "") == "function." + parent
-        else:
-            is_own = self.is_last or (name == self.entry and is_unknown(name))
-        if not is_own:
+        parent = name.rpartition(".")[0]  # `import inner.deep` may follow upon `import inner`
+        is_inner = parent and getattr(sys.modules.get(parent), "__name__", "") == "function." + parent
+        # The current folder may hold the folder `handler`, which would be found as a namespace
+        if not (is_inner or (self.is_last and not parent) or name == "handler"):
             return None
         from importlib.machinery import ModuleSpec, PathFinder
 
@@ -2929,24 +2984,44 @@ class FunctionFinder:
         module.__spec__ = module.__spec__.loader_state  # its own, which the import system has just replaced
 
 
-def is_unknown(name: str) -> bool:
-    """Return whether `import name` finds nothing, or only a folder, such as `handler` in the current one."""
-    from importlib.machinery import PathFinder
-
-    return name not in sys.stdlib_module_names and getattr(PathFinder.find_spec(name), "loader", None) is None
+HOOKS = {"startup": ("context",), "shutdown": ("context",), "ready": ()}  # and their arguments
 
 
 def declared(module: ModuleType, name: str) -> Function:
-    """Return the Function of `module`, with `name` as its entry point; raise LoadError if that is not callable."""
+    """Return the Function of `module`, with `name` as its entry point; raise LoadError if that cannot be called."""
     handle = getattr(module, name, None)
     if callable(handle):
-        found = {hook: getattr(module, hook, None) for hook in ("startup", "shutdown", "ready")}
-        hooks: dict[str, Any] = {hook: value for hook, value in found.items() if callable(value)}
+        if fault := misfit(handle, ("event", "context"), name):
+            raise LoadError(fault)
+        hooks: dict[str, Any] = {hook: value for hook in HOOKS if callable(value := getattr(module, hook, None))}
+        for hook, value in list(hooks.items()):
+            if fault := misfit(value, HOOKS[hook], hook):
+                log("WARNING", f"{fault}, and is no hook")
+                del hooks[hook]
         return Function(handle, **hooks, stream_request=getattr(module, "stream_request", False))
     callables = [(key, value) for key, value in vars(module).items() if callable(value)]
     defined = [key for key, value in callables if getattr(value, "__module__", "") == module.__name__]
     where = getattr(module, "__file__", module.__name__)
     raise LoadError(f"{where} defines no function {name}(event, context); it defines: {', '.join(defined) or 'none'}")
+
+
+def misfit(function: Any, arguments: Sequence[str], name: str = "") -> str:
+    """Return what is wrong with the signature of a function that is called with these arguments; "" if nothing."""
+    code, has_self = code_of(function), not isinstance(function, FunctionType)
+    if code and code.co_argcount == len(arguments) + has_self and not code.co_kwonlyargcount:
+        return ""
+    from inspect import signature  # takes 10 ms
+
+    try:
+        form = signature(function, follow_wrapped=False)  # a decorator's own, which is what is called
+    except Exception:  # that of a built-in function, for example, is not known
+        return ""
+    try:
+        form.bind(*arguments)
+        return ""
+    except TypeError:
+        found = f"{name}{clipped(str(form), 200)[1:-1]}"
+        return "{}:{}: {} cannot be called as {}({})".format(*place_of(function), found, name, ", ".join(arguments))
 
 
 def make_application(target: str | os.PathLike[str] = "") -> Application:
@@ -4549,10 +4624,7 @@ def of_function(failure: str, step: Callable[[], Result]) -> Result:
     except (SettingsError, LoadError):
         raise
     except BaseException as error:
-        trace = format_traceback(error, of_function=True)
-        if isinstance(error, ModuleNotFoundError):
-            trace += f"Is {clipped(error.name)} listed in requirements.txt, and was the function built since?\n"
-        raise LoadError(failure, trace) from error
+        raise LoadError(failure, format_traceback(error, of_function=True)) from error
 
 
 def announce(listener: Socket) -> None:
@@ -4888,6 +4960,6 @@ def run() -> NoReturn:
 
 if __name__ == "__main__":
     run()
-elif FUNCTION_FILE in os.environ:  # a process of multiprocessing, which imports the main module as __mp_main__
+elif FUNCTION_FOLDER in os.environ:  # a process of multiprocessing, which imports the main module as __mp_main__
     sys.modules["watchdog_app"] = sys.modules[__name__]
-    FunctionFinder(os.environ[FUNCTION_FILE]).install()
+    FunctionFinder(os.environ[FUNCTION_FOLDER]).install()

@@ -409,7 +409,7 @@ def restored_imports() -> Iterator[None]:
             del sys.modules[name]
         sys.modules.update(modules)
         sys.path[:], sys.meta_path[:] = path, finders
-        os.environ.pop(watchdog_app.FUNCTION_FILE, None)
+        os.environ.pop(watchdog_app.FUNCTION_FOLDER, None)
 
 
 class Log:

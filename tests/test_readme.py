@@ -233,6 +233,10 @@ def is_no_json(event, context):
     return {"a": fails}
 
 
+def is_not_called(event, context):
+    return breaks_off.__get__(event)
+
+
 def breaks_off(event, context):
     yield "x"
     fails(event, context)
@@ -241,7 +245,7 @@ def breaks_off(event, context):
 # What the first column of the faults' table says -> functions of that kind, or what the program is started with
 CALLS = {
     "`handle` raises, or calls `sys.exit`": [fails, exits],
-    "the result cannot be sent": [has_a_bad_status, is_no_json],
+    "the result cannot be sent, or is a function that was not called": [has_a_bad_status, is_no_json, is_not_called],
     "a stream fails after its first item": [breaks_off],
     "the caller goes away": [],  # test_async.py, test_exchange.py and test_streams.py see to that
     "an `async def` holds up the event loop for over 1 s": [],  # test_async.py sees to that
@@ -249,9 +253,10 @@ CALLS = {
 }
 HANDLE = "def handle(event, context): pass\n"
 STARTS = {
-    "the module cannot be imported, has no `handle`, or `startup` fails": [
+    "the module cannot be imported, has no `handle(event, context)`, or `startup` fails": [
         ({"handler": "import no_such_module\n" + HANDLE}, {}, "Traceback"),
         ({"handler": "def handler(event, context): pass\n"}, {}, "it defines: handler"),
+        ({"handler": "def handle(req): pass\n"}, {}, "handler.py:1: handle(req) cannot be called as"),
         ({"handler": "def startup(context): 1 / 0\n" + HANDLE}, {}, "Traceback"),
     ],
     "a setting is not valid, or the file or folder does not exist": [
