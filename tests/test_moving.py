@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -146,9 +147,26 @@ HTTP = [
         '["1","1"]',
         environ={"HTTP_X_A": "1"},
     ),
+    Row("`repr(event.query)`", lambda event, context: repr(event.query), "{'name': 'Ada'}", target="/?name=Ada"),
+    Row("`for name, value", lambda event, context: ["X-A" in list(event.headers)], "[true]", environ={"HTTP_X_A": "1"}),
+    Row(
+        "`for name, value",
+        lambda event, context: [("X-A", "1") in event.headers.items()],
+        "[true]",
+        environ={"HTTP_X_A": "1"},
+    ),
+    Row("`for name, value", lambda event, context: re.sub("{.*}", "{…}", str(event.headers)), "Headers({…})"),
+    Row(
+        "`X-Forwarded-For`",
+        lambda event, context: event.headers["X-Forwarded-For"],
+        "192.0.2.1",
+        environ={"HTTP_X_FORWARDED_FOR": "192.0.2.1"},
+    ),
     Row('`event.query["name"]`', lambda event, context: event.query["name"], "missing query parameter 'name'\n", 400),
     Row('`event.headers["Name"]`', lambda event, context: event.headers["Name"], "missing header 'Name'\n", 400),
     Row('`"body"` is a dict', body({"b": "ü", "a": 1}), '{"b":"ü","a":1}', headers={"Content-Type": JSON}),
+    Row("a `datetime` in that dict", body({"a": datetime(2026, 1, 2, 3, 4, 5)}), '{"a":"2026-01-02T03:04:05"}'),
+    Row("NaN in that dict", body({"a": float("nan")}), ERROR, 500),
     Row('`"body"` is a list', body([("a", 1)]), '[["a",1]]', headers={"Content-Type": JSON}),
     Row('`"body"` is a list', body(7), "7", headers={"Content-Type": JSON}),
     Row('`"body"` is a list', body(None), ""),
@@ -156,12 +174,21 @@ HTTP = [
     Row('`"body"` is a `str`', body("text"), "text", headers={"Content-Type": HTML}),
     Row('`"body"` is a `str`', body(ValueError("text")), "text", headers={"Content-Type": HTML}),
     Row("a dict without `statusCode`", returns({"message": "hi"}), '{"message":"hi"}', headers={"Content-Type": JSON}),
+    Row(
+        "other keys beside",
+        returns({"statusCode": 404, "error": "no order"}),
+        '{"error":"no order"}',
+        404,
+        {"Content-Type": JSON},
+    ),
     Row("`return None`", returns(None), "", 204, {"Content-Type": None}),
     Row('`return "text"`', returns("text"), "text", headers={"Content-Type": HTML}),
     Row('`return "text"`', returns(("text", 201)), "text", 201),
     Row('`return "text"`', returns(("text", 201, {"Name": "value"})), "text", 201, {"Name": "value"}),
     Row('`return b"…"`', returns(b"x"), "x", headers={"Content-Type": BINARY}),
     Row("GET, HEAD, POST", lambda event, context: event.method, "OPTIONS", method="OPTIONS"),
+    Row("`/static/…`", lambda event, context: event.path, "/static/x", target="/static/x"),
+    Row("`/_/health`", lambda event, context: event.path, "OK\n", target="/_/health"),
     Row("an exception", raises(ZeroDivisionError()), ERROR, 500),
 ]
 
@@ -342,6 +369,9 @@ SECTIONS = {
 APART = {
     "From python3-http": (
         "several `Set-Cookie`",
+        "the function is",
+        "`/home/app` is in",
+        "`from index import",
         "`from flask import Response`",
         "`flask.request`",
         "4 threads",
