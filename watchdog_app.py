@@ -94,7 +94,7 @@ Socket = socket.socket
 
 TYPE_CHECKING = False  # importing typing takes 5 to 20 ms; type checkers treat this name as true
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
     from types import FrameType, ModuleType
     from typing import Any, BinaryIO, NoReturn, Self, TypeVar, overload
     from wsgiref.types import StartResponse, WSGIApplication
@@ -1362,10 +1362,9 @@ def encode_json(value: Any) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         reason = str(error)
     try:
-        fault = json_fault(value)
+        fault = json_fault(value) or f" cannot be sent as JSON: {reason}"
     except RecursionError:
-        fault, reason = "", "it contains itself, or is nested too deep"
-    fault = fault or f" of type {type(value).__name__} cannot be sent as JSON: {reason}"
+        fault = " cannot be sent as JSON: it contains itself, or is nested too deep"
     raise ResultError("body" + fault if fault[0] == " " else fault.removeprefix("."))
 
 
@@ -1377,11 +1376,9 @@ def json_fault(value: Any) -> str:
     try:
         while not (isinstance(value, JSON_TYPES) or (isinstance(value, float) and value - value == 0)):  # inf, NaN
             value = json_default(value)
-        parts: Any = (
-            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
-        )
+        parts: Any = enumerate(value) if isinstance(value, (list, tuple)) else getattr(value, "items", tuple)()
         for key, part in parts:
-            if isinstance(value, dict) and not isinstance(key, (str, int, float, type(None))):
+            if not isinstance(key, (str, int, float, type(None))):
                 raise TypeError(f"its key {clipped(key)} is a {type(key).__name__}, and str(...) would help")
             if fault := json_fault(part):
                 return json_step(key) + fault
@@ -1416,8 +1413,8 @@ JSON_FORMS: dict[str, Callable[[Any], Any]] = {
 # An attribute of a value without a JSON form -> what would help
 JSON_HELP = {
     "__await__": "await", "isoformat": ".isoformat()", "tolist": ".item() or .tolist()", "decode": ".decode()",
-    "to_dict": ".to_dict()", "__iter__": "list(...)", "is_integer": "None", "__call__": "calling it",
-    "__dict__": "vars(...)", "__str__": "str(...)",
+    "json": ".json()", "to_dict": ".to_dict()", "__iter__": "list(...)", "__traceback__": "str(...)",
+    "is_integer": "None", "__call__": "calling it", "__dict__": "vars(...)", "__str__": "str(...)",
 }  # fmt: skip
 
 
@@ -2423,31 +2420,28 @@ class Response:
 
 def to_response(result: Any) -> Response:
     """Convert the result of `handle` to a Response; raise ResultError, or an exception of a stream's first item."""
-    if isinstance(result, dict):
-        if "statusCode" in result or "status_code" in result or (result and ENVELOPE.issuperset(result)):
+    kind = type(result)
+    if kind is str:
+        return from_parts(200, (), result)
+    if kind is dict or (isinstance(result, dict) and not isinstance(result, Values)):  # a caller chooses its names
+        if "statusCode" in result:
             return from_envelope(result)
-        if "body" in result:
+        if not ENVELOPE.isdisjoint(result):
+            if "status_code" in result or ENVELOPE.issuperset(result):
+                return from_envelope(result)
             warn_of_status(result)
         return Response(200, [("Content-Type", JSON)], encode_json(result))
-    if type(result) is str:
-        return from_parts(200, (), result)
     if result is None:
         if RELOADED in os.environ:
             warn_once('None was sent as status 204: is a `return` missing? If not, return ("", 204)')
         return Response(204, [], b"")
-    if type(result) is tuple:  # a named tuple is JSON
+    if kind is tuple:  # a named tuple is JSON
         return from_tuple(result)
-    if isinstance(result, (int, BaseException)):
-        check_single(result)
-    return from_parts(200, (), result)
-
-
-def check_single(result: int | BaseException) -> None:
-    """Refuse an exception that was returned, not raised; warn of a status that was returned without a body."""
     if isinstance(result, BaseException):
         raise ResultError(f"{clipped(result)} was returned: raise it, or return (str(error), 500)") from result
-    if means_status(result):
+    if isinstance(result, int) and means_status(result):
         warn_once('a number alone was sent as the body, with status 200: for a status, return ("", 404)')
+    return from_parts(200, (), result)
 
 
 def means_status(value: Any) -> bool:
@@ -2456,35 +2450,34 @@ def means_status(value: Any) -> bool:
 
 
 def warn_of_status(result: dict[Any, Any]) -> None:
-    """Warn of a status with a body in a dict that is not an envelope: its name is wrong."""
+    """Warn of a status beside a body in a dict that is no envelope, as its name is wrong."""
     for key, value in result.items():
-        if str(key).lower().startswith("status") and means_status(value):
+        if "body" in result and str(key).lower().startswith("status") and means_status(value):
             warn_once(f"a dict with {clipped(key)} was sent as JSON, with status 200: an envelope has 'statusCode'")
 
 
 def from_envelope(envelope: dict[Any, Any]) -> Response:
     """Convert an envelope; the newer spelling of a key wins."""
-    others = () if ENVELOPE.issuperset(envelope) else envelope.keys() - ENVELOPE
-    if "body" in envelope:
-        body = envelope["body"]
-    else:
-        body, others = older_body(envelope, others), others if "response" in envelope else ()
-    if others:
-        names = clipped(sorted(map(str, others)))
-        warn_once(f"an envelope has keys beside its body, which were not sent: put them into the body: {names}")
+    body = envelope["body"] if "body" in envelope and ENVELOPE.issuperset(envelope) else unusual_body(envelope)
     status = envelope.get("statusCode")
     if status is None and (status := envelope.get("status_code")) is None:
         status = 200
     return from_parts(status, envelope.get("headers") or (), body)
 
 
-def older_body(envelope: dict[Any, Any], others: Collection[Any]) -> Any:
-    """Return the body of an envelope without `body`: keys outside ENVELOPE are, so that nothing is lost by accident."""
+def unusual_body(envelope: dict[Any, Any]) -> Any:
+    """Return the body of an envelope without `body`, or with keys outside ENVELOPE; warn of what is not sent.
+
+    Such keys are the body if there is no other: no content is lost by accident.
+    """
+    others = {key: value for key, value in envelope.items() if key not in ENVELOPE}
+    has_body = "body" in envelope or "response" in envelope
+    if others and has_body:
+        names = clipped(sorted(map(str, others)))
+        warn_once(f"an envelope has keys beside its body, which were not sent: put them into the body: {names}")
     if len(envelope) == 1 and (key := next(iter(envelope))) in ALONE:
         warn_once(f'{{"{key}": ...}} is an envelope: {ALONE[key]}; for JSON, return {{"body": {{"{key}": ...}}}}')
-    if "response" in envelope or not others:
-        return envelope.get("response")
-    return {key: value for key, value in envelope.items() if key in others}
+    return envelope.get("body", envelope.get("response")) if has_body else others or None
 
 
 def from_tuple(result: tuple[Any, ...]) -> Response:

@@ -606,6 +606,11 @@ def test_a_query_is_returned_as_json(look_up, event_of_all):
     assert call(lambda event, context: look_up(event_of_all)).body == b'{"b":"2","a":"1"}'
 
 
+def test_a_caller_cannot_make_an_envelope_of_a_query_that_is_returned():
+    answer = call(lambda event, context: event.query, target="/?body=<script>&statusCode=404")
+    assert (answer.status, answer.body) == (200, b'{"body":"<script>","statusCode":"404"}')
+
+
 @pytest.mark.parametrize(
     ("use", "value"),
     [

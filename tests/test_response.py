@@ -887,7 +887,7 @@ def test_what_refers_to_itself_is_a_500(log):
     result = []
     result.append(result)
     assert call(returning(result)).status == 500
-    assert "ResultError: body of type list cannot be sent as JSON: it contains itself" in log.getvalue()
+    assert "ResultError: body cannot be sent as JSON: it contains itself" in log.getvalue()
 
 
 class Clock:
@@ -926,6 +926,7 @@ PLACES = [
         {"a": {(1, 2): 3}}, "a = {(1, 2): 3} of type dict", "its key (1, 2) is a tuple, and str(...)", id="key"
     ),
     pytest.param({"work": later}, "work = <function later at ", "calling it", id="parentheses forgotten"),
+    pytest.param({"error": ValueError("x")}, "error = ValueError('x') of type ValueError", "str(...)", id="exception"),
     pytest.param([Document()], "[0] = <test_response.Document object at ", "vars(...)", id="object"),
 ]
 
