@@ -1381,35 +1381,25 @@ def json_fault(value: Any) -> str:
             if not isinstance(key, (str, int, float, type(None))):
                 raise TypeError(f"its key {clipped(key)} is a {type(key).__name__}, and str(...) would help")
             if fault := json_fault(part):
-                return json_step(key) + fault
+                is_name = isinstance(key, str) and key.isidentifier()
+                return (f".{clipped(key)[1:-1]}" if is_name else f"[{clipped(key)}]") + fault
     except (TypeError, ValueError) as error:
         return f" = {clipped(value)} of type {type(value).__name__} cannot be sent as JSON: {error}"
     return ""
 
 
-def json_step(key: object) -> str:
-    """Return how to get from a dict or a list to a value in it: `.name` or `[0]`."""
-    return f".{clipped(key)[1:-1]}" if isinstance(key, str) and key.isidentifier() else f"[{clipped(key)}]"
-
-
 def iso_duration(value: Any) -> str:
-    """Convert a timedelta to ISO 8601, such as `P1DT3600.5S`."""
-    sign, value = ("-", -value) if value.days < 0 else ("", value)
-    seconds = f"{value.seconds}.{value.microseconds:06}".rstrip("0").removesuffix(".")
-    return f"{sign}P{value.days}DT{seconds}S"
+    """Convert a timedelta to ISO 8601, such as `PT5400.5S`."""
+    seconds = f"{value.total_seconds():.6f}".rstrip("0").removesuffix(".")
+    return f"-PT{seconds[1:]}S" if seconds[0] == "-" else f"PT{seconds}S"
 
 
 # Types by name, since importing their modules takes time -> functions that convert their values to what JSON has
 JSON_FORMS: dict[str, Callable[[Any], Any]] = {
     "datetime.date": lambda value: value.isoformat(),  # a datetime is a date
-    "datetime.time": lambda value: value.isoformat(),
-    "datetime.timedelta": iso_duration,
-    "decimal.Decimal": str,
-    "uuid.UUID": str,
-    "collections.UserString": str,
-    "enum.Enum": lambda value: value.value,
-    "sqlite3.Row": dict,
-}
+    "datetime.time": lambda value: value.isoformat(), "datetime.timedelta": iso_duration, "decimal.Decimal": str,
+    "uuid.UUID": str, "collections.UserString": str, "enum.Enum": lambda value: value.value, "sqlite3.Row": dict,
+}  # fmt: skip
 # An attribute of a value without a JSON form -> what would help
 JSON_HELP = {
     "__await__": "await", "isoformat": ".isoformat()", "tolist": ".item() or .tolist()", "decode": ".decode()",
@@ -1427,12 +1417,10 @@ def json_default(value: Any) -> Any:
         import dataclasses  # already loaded by the function
 
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, (Sequence, Set, ValuesView)) and not isinstance(value, (bytes, bytearray, memoryview)):
-        return list(value)
+    kinds: Any = (os.PathLike, os.fsdecode), (Mapping, dict), ((Sequence, Set, ValuesView), list)
+    for kind, convert in kinds:
+        if isinstance(value, kind) and not isinstance(value, (bytes, bytearray, memoryview)):
+            return convert(value)
     raise TypeError(next(f"{advice} would help" for name, advice in JSON_HELP.items() if hasattr(value, name)))
 
 
@@ -1492,25 +1480,19 @@ def converted(values: list[str], kind: Callable[[str], Any] | None) -> list[Any]
 
 
 class Values:
-    """What Headers and Query share: a missing name is a 400, and `get` and `getlist` convert values."""
+    """What Headers and Query share: a missing name is a 400, and `get` and `getlist` convert values.
+
+    A subclass is a mapping, and has a method `_all` that returns a new list of all values of a name.
+    """
 
     _what = "header"  # the noun for one entry
-
-    def _all(self, key: str) -> list[str]:
-        """Return a new list of all values of `key`."""
-        raise NotImplementedError
-
-    def _first(self, key: str) -> str | None:
-        """Return the value of `key`, or None if it is missing."""
-        raise NotImplementedError
 
     def __missing__(self, key: str) -> NoReturn:
         raise Missing(f"missing {self._what} {clipped(text_name(key))}")
 
-    def get(self, key: str, default: Any = None, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002 (Werkzeug's name)
+    def get(self: Any, key: str, default: Any = None, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002 (Werkzeug's name)
         """Return the value of `key`, converted by `type`; `default` if it is missing or does not convert."""
-        value = self._first(text_name(key))
-        found = converted([] if value is None else [value], type)
+        found = converted([self[key]] if text_name(key) in self else [], type)
         return found[0] if found else default
 
     if TYPE_CHECKING:
@@ -1520,7 +1502,7 @@ class Values:
         @overload
         def getlist(self, key: str, type: Callable[[str], T]) -> list[T]: ...
 
-    def getlist(self, key: str, type: Callable[[str], Any] | None = None) -> list[Any]:  # noqa: A002
+    def getlist(self: Any, key: str, type: Callable[[str], Any] | None = None) -> list[Any]:  # noqa: A002
         """Return all values of `key` in order of arrival, converted by `type`; leave out those that do not convert."""
         return converted(self._all(text_name(key)), type)
 
@@ -1535,8 +1517,8 @@ class Headers(Values, Mapping[str, str]):
         self._environ = environ
 
     def __getitem__(self, name: str) -> str:
-        value = self._first(text_name(name))
-        return self.__missing__(name) if value is None else value
+        value = self._environ.get(header_key(text_name(name)))
+        return self.__missing__(name) if value is None else str(value)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and header_key(name) in self._environ
@@ -1551,10 +1533,6 @@ class Headers(Values, Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({dict(self)!r})"
-
-    def _first(self, key: str) -> str | None:
-        value = self._environ.get(header_key(key))
-        return None if value is None else str(value)
 
     def _all(self, key: str) -> list[str]:
         repeated = self._environ.get("of_python.repeated", {}).get(header_key(key))
@@ -1574,8 +1552,6 @@ class Several(Values, dict[str, "V"]):
                 self._further.setdefault(name, []).append(value)
             else:
                 self[name] = value
-
-    _first = dict.get  # type: ignore[assignment]
 
     def _all(self, key: str) -> list[Any]:
         return [self[key], *self._further.get(key, ())] if key in self else []
@@ -2473,8 +2449,9 @@ def unusual_body(envelope: dict[Any, Any]) -> Any:
     others = {key: value for key, value in envelope.items() if key not in ENVELOPE}
     has_body = "body" in envelope or "response" in envelope
     if others and has_body:
-        names = clipped(sorted(map(str, others)))
-        warn_once(f"an envelope has keys beside its body, which were not sent: put them into the body: {names}")
+        warn_once(
+            f"keys beside an envelope's body were not sent: put them into it: {clipped(sorted(map(str, others)))}"
+        )
     if len(envelope) == 1 and (key := next(iter(envelope))) in ALONE:
         warn_once(f'{{"{key}": ...}} is an envelope: {ALONE[key]}; for JSON, return {{"body": {{"{key}": ...}}}}')
     return envelope.get("body", envelope.get("response")) if has_body else others or None
@@ -2485,10 +2462,8 @@ def from_tuple(result: tuple[Any, ...]) -> Response:
     if len(result) == 3:
         return from_parts(result[1], result[2], result[0])
     if len(result) != 2:
-        raise ResultError(
-            f"a tuple of {len(result)} cannot be sent: "
-            "return (body, status), (body, headers) or (body, status, headers)"
-        )
+        shapes = "(body, status), (body, headers) or (body, status, headers)"
+        raise ResultError(f"a tuple of {len(result)} cannot be sent: return {shapes}")
     body, second = result
     if not isinstance(second, (list, Mapping)):
         return from_parts(second, (), body)
@@ -2548,16 +2523,12 @@ def to_pairs(headers: Any) -> HeaderPairs:
     pairs = []
     for name, value in header_items(headers):
         for single in value if isinstance(value, (list, tuple)) else (value,):
-            text = single if type(single) is str else header_text(single)
+            # None, bytes and containers have no text of their own, and are refused
+            text = single if type(single) is str or single is None or hasattr(single, "__len__") else str(single)
             _, kind = field_line(name, text)
             if kind == OTHER or (kind == CONNECTION and text.lower() == "close"):
                 pairs.append((name, text))
     return pairs
-
-
-def header_text(value: Any) -> Any:
-    """Convert a header's value to text, unless it is None, bytes or a container, which are refused."""
-    return value if value is None or hasattr(value, "__len__") else str(value)
 
 
 def encode_body(body: Any) -> tuple[bytes | Stream, str]:
@@ -2587,8 +2558,7 @@ def items_of(generator: Generator[Any, None, Any]) -> Iterator[Any]:
     """Yield the items of a generator; warn of a value that it returns."""
     value = yield from generator
     if value is not None:
-        kind = type(value).__name__
-        warn_once(f"a generator's items were sent, not the {kind} that it returned: for a status, raise HTTPError")
+        warn_once(f"a generator returned a {type(value).__name__}, which was not sent: for a status, raise HTTPError")
 
 
 # Headers sent before -> their lines and kinds. A hit takes 0.1 µs instead of 1

@@ -177,7 +177,7 @@ SAMPLES = {
     "bool": (lambda: True, 200, JSON, b"true"),
     "dataclass": (lambda: Order(1), 200, JSON, b'{"number":1}'),
     "datetime": (lambda: datetime.datetime(2024, 2, 29), 200, JSON, b'"2024-02-29T00:00:00"'),
-    "timedelta": (lambda: datetime.timedelta(minutes=1), 200, JSON, b'"P0DT60S"'),
+    "timedelta": (lambda: datetime.timedelta(minutes=1), 200, JSON, b'"PT60S"'),
     "Decimal": (lambda: decimal.Decimal("1.10"), 200, JSON, b'"1.10"'),
     "UUID": (lambda: uuid.UUID(int=1), 200, JSON, b'"00000000-0000-0000-0000-000000000001"'),
     "Enum": (lambda: Color.RED, 200, JSON, b'"red"'),
