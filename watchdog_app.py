@@ -128,6 +128,7 @@ MAX_CHUNK_LINE = 256  # bytes of a chunk's size and extensions; extensions are u
 HEAD_SECONDS = 10.0  # from the first byte of a head to its last
 BODY_RATE = 1024.0  # bytes a second that a body must average after read_timeout
 BODY_SHARE = 4  # body_memory is the memory limit divided by this: event.body is a second copy, the function makes more
+RECENT = 2.0  # seconds since a file has changed, within which it may change again without a new time
 LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # limits of discarding after a refusal, so that the peer can read it
 HALF_CLOSED = 1.0  # seconds that a call may go on waiting after its peer has sent FIN, which may be a half-close
 CACHE_ENTRIES, CACHE_LENGTH = 1024, 128  # limits of each cache and of a key's length: no peer can fill the memory
@@ -2053,6 +2054,29 @@ class Stream:
         getattr(self.items, "close", bool)()
 
 
+class FileStream(Stream):
+    """What is left to read of a regular file. Arguments: file; size, in bytes; changed, the time of its last change."""
+
+    def __init__(self, file: Any, size: int, changed: int) -> None:
+        super().__init__(file_pieces(file, size))
+        self.file, self.size, self.kind = file, size, BINARY
+        recent = time() - changed / 1e9 < RECENT
+        self.validators = [
+            ("ETag", f'{"W/" * recent}"{changed:x}-{size:x}"'),
+            ("Last-Modified", format_date_time(min(changed / 1e9, time()))),
+            ("Accept-Ranges", "bytes"),
+        ]
+
+    def select(self, first: int, size: int) -> None:
+        """Send only `size` bytes, from `first` on."""
+        self.file.seek(first, os.SEEK_CUR)
+        self.items = file_pieces(self.file, size)
+
+    def close(self) -> None:
+        """Close the file, also if no item has been taken."""
+        self.file.close()
+
+
 class AwaitedStream(Stream):
     """A stream of an async iterator's items. A server that uses `when_ready` needs no thread between two items."""
 
@@ -2095,14 +2119,29 @@ def encode_item(item: Any) -> tuple[bytes, str]:
     )
 
 
-def file_pieces(file: Any) -> Iterator[Any]:
-    """Yield the content of an open file in pieces, then close the file."""
+def file_pieces(file: Any, left: int = sys.maxsize) -> Iterator[Any]:
+    """Yield the content of an open file in pieces, at most `left` bytes, then close the file."""
     try:
-        while piece := file.read(PIECE):
+        while piece := file.read(min(PIECE, left)):
             yield piece
+            left -= len(piece)
     finally:
         if hasattr(file, "close"):
             file.close()
+
+
+def regular_file(file: Any) -> FileStream | None:
+    """Return the stream of a file as `open(path, "rb")` returns it, or None for anything else.
+
+    Other objects have its descriptor and other content, such as that of gzip.open.
+    """
+    if type(getattr(file, "raw", file)) is not FileIO or not file.readable():
+        return None
+    from stat import S_ISREG
+
+    status = os.fstat(file.fileno())
+    size = status.st_size - file.tell() if S_ISREG(status.st_mode) else 0
+    return FileStream(file, size, status.st_mtime_ns) if size > 0 else None  # 0 for a file in /proc, whatever it holds
 
 
 class Feed:
@@ -2545,6 +2584,8 @@ def encode_body(body: Any) -> tuple[bytes | Stream, str]:
     if isinstance(body, BaseException):  # seen in the wild: {"statusCode": 500, "body": error}
         return encode_text(str(body)), HTML
     if callable(getattr(body, "read", None)):
+        if file := regular_file(body):
+            return file, BINARY
         body = file_pieces(body)
     if hasattr(body, "__next__"):
         stream = Stream(items_of(body) if hasattr(body, "gi_frame") else body).begin()
@@ -2559,6 +2600,71 @@ def items_of(generator: Generator[Any, None, Any]) -> Iterator[Any]:
     value = yield from generator
     if value is not None:
         warn_once(f"a generator returned a {type(value).__name__}, which was not sent: for a status, raise HTTPError")
+
+
+def of_file(response: Response, environ: dict[str, Any]) -> Response:
+    """Apply the conditions and the range of a request to the response with a file (RFC 9110 §13, §14).
+
+    The function's own status and headers win.
+    """
+    stream: Any = response.body
+    if response.status == 200 and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+        given = {name.lower() for name, _ in response.headers}
+        response.headers += [pair for pair in stream.validators if pair[0].lower() not in given]
+        values = {name.lower(): value for name, value in response.headers}
+        version = values["etag"], values["last-modified"]
+        if is_unchanged(environ, *version):
+            stream.close()
+            return without_body(304, response.headers, b"")
+        if found := requested_range(environ, stream.size, *version):
+            return of_range(response, stream, *found)
+    response.headers.append(("Content-Length", str(stream.size)))
+    return response
+
+
+def is_unchanged(environ: dict[str, Any], etag: str, modified: str) -> bool:
+    """Return whether the caller has this version of a file (RFC 9110 §13.1.2, §13.1.3)."""
+    known = environ.get("HTTP_IF_NONE_MATCH")
+    if known is not None:
+        return known == "*" or etag.removeprefix("W/") in re.findall('"[^"]*"', known)
+    return date_order(environ.get("HTTP_IF_MODIFIED_SINCE", "")) >= (date_order(modified) or "z")
+
+
+MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+
+
+def date_order(date: str) -> str:
+    """Convert an HTTP date to text that sorts by time, or "" if it is not one."""
+    match = re.fullmatch(rf"[A-Z][a-z]{{2}}, ([0-9]{{2}}) ({MONTHS}) ([0-9]{{4}}) ([0-9:]{{8}}) GMT", date)
+    return f"{match[3]} {MONTHS.index(match[2]):02} {match[1]} {match[4]}" if match else ""
+
+
+def requested_range(environ: dict[str, Any], size: int, etag: str, modified: str) -> tuple[int, int] | None:
+    """Return start and end of the part of a file that is asked for, or None for all of it (RFC 9110 §14.2, §13.1.5).
+
+    Several ranges, and those of another method or another version of the file, do not count.
+    """
+    match = re.fullmatch("bytes=(?:([0-9]{1,19})-([0-9]{0,19})|-([0-9]{1,19}))", environ.get("HTTP_RANGE", "").lower())
+    version = environ.get("HTTP_IF_RANGE")
+    is_other = version is not None and (etag.startswith("W/") or version not in (etag, modified))
+    if match is None or is_other or environ["REQUEST_METHOD"] != "GET":
+        return None
+    first, last, suffix = match.groups()
+    if suffix:
+        return max(size - int(suffix), 0), size
+    if last and int(last) < int(first):
+        return None
+    return int(first), min(int(last) + 1, size) if last else size
+
+
+def of_range(response: Response, stream: FileStream, start: int, end: int) -> Response:
+    """Make the response with a part of a file, or the 416 for one that is not in it."""
+    if start >= end:
+        stream.close()
+        return Response(416, [*PLAIN, ("Content-Range", f"bytes */{stream.size}")], b"Range Not Satisfiable\n")
+    stream.select(start, end - start)
+    part = [("Content-Range", f"bytes {start}-{end - 1}/{stream.size}"), ("Content-Length", str(end - start))]
+    return Response(206, response.headers + part, stream)
 
 
 # Headers sent before -> their lines and kinds. A hit takes 0.1 µs instead of 1
@@ -2745,6 +2851,10 @@ class Application:
         self, response: Response, event: Event, context: Context, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Send a stream; an awaited one once it has its first item: until then an error can decide the status."""
+        if type(response.body) is FileStream:
+            response = of_file(response, event.environ)
+        if type(response.body) is bytes:  # a condition or the range is not met
+            return self._send(response, event, context, start_response)
         stream: Any = response.body
         stream.failed = lambda: self._report(sys.exception(), event, context)
 
