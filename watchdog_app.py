@@ -107,7 +107,6 @@ if TYPE_CHECKING:
     HeadersArgument = Mapping[str, Any] | Iterable[tuple[str, Any]]
     Part = tuple[str, bool, "File"]  # of a form: its name, whether it has a filename, its content
     FileArgument = bytes | tuple[str, bytes] | tuple[str, bytes, str]
-    FilesArgument = Mapping[str, FileArgument] | Iterable[tuple[str, FileArgument]]
     Result = TypeVar("Result")
 
 __version__ = "0.1.0"
@@ -128,7 +127,6 @@ MAX_CHUNK_LINE = 256  # bytes of a chunk's size and extensions; extensions are u
 HEAD_SECONDS = 10.0  # from the first byte of a head to its last
 BODY_RATE = 1024.0  # bytes a second that a body must average after read_timeout
 BODY_SHARE = 4  # body_memory is the memory limit divided by this: event.body is a second copy, the function makes more
-RECENT = 2.0  # seconds since a file has changed, within which it may change again without a new time
 LINGER_SECONDS, LINGER_BYTES = 2.0, 16 << 20  # limits of discarding after a refusal, so that the peer can read it
 HALF_CLOSED = 1.0  # seconds that a call may go on waiting after its peer has sent FIN, which may be a half-close
 CACHE_ENTRIES, CACHE_LENGTH = 1024, 128  # limits of each cache and of a key's length: no peer can fill the memory
@@ -1621,9 +1619,6 @@ def check_number(separators: int, what: str) -> None:
 
 
 MULTIPART, URLENCODED = "multipart/form-data", "application/x-www-form-urlencoded"
-# Compiled when they are used, of which `re` keeps the result; the start would take 1 ms longer
-BOUNDARY = r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]"  # RFC 2046 §5.1.1
-BEHIND_BOUNDARY = rb"[ \t]*\r\n|(--)[ \t]*(?:\r\n|\Z)"  # padding and the end of the line; -- if no part follows
 PARAMETER = rf'[ \t]*;[ \t]*(?:({TOKEN})=(?:({TOKEN})|"([^"]*)"))?'  # RFC 9110 §5.6.6
 ESCAPES = (("%22", '"'), ("%0D", "\r"), ("%0A", "\n"), ("\1", '"'), ("\0", "\\"))  # those of browsers, quoted pairs
 
@@ -1660,7 +1655,7 @@ def parse_multipart(body: bytes, content_type: str) -> list[Part]:
     ignored: RFC 7578 §4.2 forbids it.
     """
     boundary = parse_parameters(content_type)[1].get("boundary", "")
-    if not re.fullmatch(BOUNDARY, boundary):
+    if not re.fullmatch(r"[0-9A-Za-z'()+_,\-./:=? ]{1,70}(?<! )", boundary):
         raise malformed(f"its boundary {clipped(boundary)} is not 1 to 70 of the characters that RFC 2046 allows")
     parts: list[Part] = []
     for start, end in part_spans(body, b"\r\n--" + boundary.encode("ascii")):
@@ -1675,11 +1670,11 @@ def parse_multipart(body: bytes, content_type: str) -> list[Part]:
 
 def part_spans(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
     """Yield start and end of each part, in linear time; raise a 400 unless the last delimiter of the body closes it."""
-    behind = re.compile(BEHIND_BOUNDARY).match
+    # Behind a boundary: padding and the end of the line; -- if no part follows
+    behind = re.compile(rb"[ \t]*\r\n|(--)[ \t]*(?:\r\n|\Z)").match
     first = end = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)  # -2: a body begins with a line
-    while end != -1 and (line := behind(body, end + len(delimiter))):
-        if line[1] and end == first >= 0:  # only a form without fields has no part, and that has no preamble
-            break
+    # A form without fields is the closing delimiter alone; after a preamble there must be a part
+    while end != -1 and (line := behind(body, end + len(delimiter))) and not (line[1] and end == first >= 0):
         if line[1]:
             return
         end = body.find(delimiter, line.end() - 2)
@@ -1691,10 +1686,7 @@ def part_spans(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
 def parse_part(head: bytes, content: bytes) -> Part:
     """Convert the head of a part, without its final empty line, and its content."""
     lines = head.split(b"\r\n")
-    try:
-        fields = {key: utf8(value) for key, value in map(parse_field, lines)}
-    except HTTPError:
-        raise malformed("a header of a part is not valid") from None
+    fields = {key: utf8(value) for key, value in map(parse_field, lines)}
     kind, parameters = parse_parameters(fields.get("HTTP_CONTENT_DISPOSITION", ""))
     if kind != "form-data" or "name" not in parameters or len(fields) < len(lines):
         raise malformed("each part takes one Content-Disposition: form-data with a name, and no header twice")
@@ -2059,18 +2051,7 @@ class FileStream(Stream):
 
     def __init__(self, file: Any, size: int, changed: int) -> None:
         super().__init__(file_pieces(file, size))
-        self.file, self.size, self.kind = file, size, BINARY
-        recent = time() - changed / 1e9 < RECENT
-        self.validators = [
-            ("ETag", f'{"W/" * recent}"{changed:x}-{size:x}"'),
-            ("Last-Modified", format_date_time(min(changed / 1e9, time()))),
-            ("Accept-Ranges", "bytes"),
-        ]
-
-    def select(self, first: int, size: int) -> None:
-        """Send only `size` bytes, from `first` on."""
-        self.file.seek(first, os.SEEK_CUR)
-        self.items = file_pieces(self.file, size)
+        self.file, self.size, self.changed = file, size, changed
 
     def close(self) -> None:
         """Close the file, also if no item has been taken."""
@@ -2135,12 +2116,10 @@ def regular_file(file: Any) -> FileStream | None:
 
     Other objects have its descriptor and other content, such as that of gzip.open.
     """
-    if type(getattr(file, "raw", file)) is not FileIO or not file.readable():
+    if not (type(getattr(file, "raw", file)) is FileIO and file.readable() and os.path.isfile(file.fileno())):
         return None
-    from stat import S_ISREG
-
     status = os.fstat(file.fileno())
-    size = status.st_size - file.tell() if S_ISREG(status.st_mode) else 0
+    size = status.st_size - file.tell()
     return FileStream(file, size, status.st_mtime_ns) if size > 0 else None  # 0 for a file in /proc, whatever it holds
 
 
@@ -2605,56 +2584,48 @@ def items_of(generator: Generator[Any, None, Any]) -> Iterator[Any]:
 def of_file(response: Response, environ: dict[str, Any]) -> Response:
     """Apply the conditions and the range of a request to the response with a file (RFC 9110 §13, §14).
 
-    The function's own status and headers win.
+    The function's own status and headers win. The size and the time of the last change stand for the content.
     """
     stream: Any = response.body
     if response.status == 200 and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-        given = {name.lower() for name, _ in response.headers}
-        response.headers += [pair for pair in stream.validators if pair[0].lower() not in given]
-        values = {name.lower(): value for name, value in response.headers}
-        version = values["etag"], values["last-modified"]
-        if is_unchanged(environ, *version):
+        seconds, own = stream.changed / 1e9, {name.lower(): value for name, value in response.headers}
+        etag = own.get("etag", f'"{stream.changed:x}-{stream.size:x}"')
+        modified = own.get("last-modified", format_date_time(min(seconds, time())))
+        added = [("ETag", etag), ("Last-Modified", modified), ("Accept-Ranges", "bytes")]
+        response.headers += [pair for pair in added if pair[0].lower() not in own]
+        if is_unchanged(environ, etag, modified):
             stream.close()
             return without_body(304, response.headers, b"")
-        if found := requested_range(environ, stream.size, *version):
+        found = requested_range(environ, stream.size, etag, modified)
+        if found and own.get("accept-ranges") != "none":
             return of_range(response, stream, *found)
     response.headers.append(("Content-Length", str(stream.size)))
     return response
 
 
 def is_unchanged(environ: dict[str, Any], etag: str, modified: str) -> bool:
-    """Return whether the caller has this version of a file (RFC 9110 §13.1.2, §13.1.3)."""
+    """Return whether the caller has this version of a file (RFC 9110 §13.1.2, §13.1.3).
+
+    A date must be equal, as nginx has it: an older file may have been put back.
+    """
     known = environ.get("HTTP_IF_NONE_MATCH")
-    if known is not None:
-        return known == "*" or etag.removeprefix("W/") in re.findall('"[^"]*"', known)
-    return date_order(environ.get("HTTP_IF_MODIFIED_SINCE", "")) >= (date_order(modified) or "z")
-
-
-MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
-
-
-def date_order(date: str) -> str:
-    """Convert an HTTP date to text that sorts by time, or "" if it is not one."""
-    match = re.fullmatch(rf"[A-Z][a-z]{{2}}, ([0-9]{{2}}) ({MONTHS}) ([0-9]{{4}}) ([0-9:]{{8}}) GMT", date)
-    return f"{match[3]} {MONTHS.index(match[2]):02} {match[1]} {match[4]}" if match else ""
+    if known is None:
+        return bool(environ.get("HTTP_IF_MODIFIED_SINCE") == modified)
+    return known == "*" or etag.removeprefix("W/") in re.findall('"[^"]*"', known)
 
 
 def requested_range(environ: dict[str, Any], size: int, etag: str, modified: str) -> tuple[int, int] | None:
     """Return start and end of the part of a file that is asked for, or None for all of it (RFC 9110 §14.2, §13.1.5).
 
-    Several ranges, and those of another method or another version of the file, do not count.
+    Several ranges, and one of another method or another version of the file, do not count.
     """
     match = re.fullmatch("bytes=(?:([0-9]{1,19})-([0-9]{0,19})|-([0-9]{1,19}))", environ.get("HTTP_RANGE", "").lower())
     version = environ.get("HTTP_IF_RANGE")
     is_other = version is not None and (etag.startswith("W/") or version not in (etag, modified))
-    if match is None or is_other or environ["REQUEST_METHOD"] != "GET":
+    if match is None or is_other or environ["REQUEST_METHOD"] != "GET" or (match[2] and int(match[2]) < int(match[1])):
         return None
-    first, last, suffix = match.groups()
-    if suffix:
-        return max(size - int(suffix), 0), size
-    if last and int(last) < int(first):
-        return None
-    return int(first), min(int(last) + 1, size) if last else size
+    start = int(match[1]) if match[1] else max(size - int(match[3]), 0)
+    return start, min(int(match[2]) + 1, size) if match[2] else size
 
 
 def of_range(response: Response, stream: FileStream, start: int, end: int) -> Response:
@@ -2662,7 +2633,8 @@ def of_range(response: Response, stream: FileStream, start: int, end: int) -> Re
     if start >= end:
         stream.close()
         return Response(416, [*PLAIN, ("Content-Range", f"bytes */{stream.size}")], b"Range Not Satisfiable\n")
-    stream.select(start, end - start)
+    stream.file.seek(start, os.SEEK_CUR)
+    stream.items = file_pieces(stream.file, end - start)
     part = [("Content-Range", f"bytes {start}-{end - 1}/{stream.size}"), ("Content-Length", str(end - start))]
     return Response(206, response.headers + part, stream)
 
@@ -4782,7 +4754,7 @@ def invoke(
     body: bytes | str | None = None,
     json: Any = REQUIRED,
     form: Mapping[str, str] | None = None,
-    files: FilesArgument | None = None,
+    files: Mapping[str, FileArgument] | Iterable[tuple[str, FileArgument]] | None = None,
     headers: HeadersArgument = (),
     raise_errors: bool = False,
 ) -> Answer:
@@ -4854,8 +4826,7 @@ def invoked_parts(fields: list[tuple[str, str]], files: Any) -> tuple[bytes, str
             head = f"{start}{quoted(name)}; filename={quoted(filename)}\r\nContent-Type: {kind}\r\n\r\n"
             parts.append(head.encode() + content + b"\r\n")
     except (AttributeError, TypeError, ValueError):
-        kinds = "bytes, (filename, bytes) or (filename, bytes, content_type)"
-        raise TypeError(f"files is {clipped(files)}: it takes a dict or pairs, with {kinds}") from None
+        raise TypeError(f"files is {clipped(files)}: it takes names with bytes or (filename, bytes, type)") from None
     return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"{MULTIPART}; boundary={boundary}"
 
 

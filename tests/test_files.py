@@ -11,12 +11,12 @@ import re
 import subprocess
 import tempfile
 import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 from conftest import call, serving
 
 CONTENT = bytes(range(256)) * 1000
-YESTERDAY = time.time() - 86400
 OLD = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 
@@ -243,17 +243,11 @@ def test_another_content_has_another_etag(tmp_path):
     assert len(etags) == 4
 
 
-@pytest.mark.parametrize("ahead", [0, 3600])
-def test_a_file_that_has_just_changed_has_a_weak_etag_and_no_date_to_come(ahead, tmp_path):
-    path = made(tmp_path, CONTENT, time.time() + ahead)
+def test_the_date_of_a_file_is_never_to_come(tmp_path):
+    path = made(tmp_path, CONTENT, time.time() + 3600)
+    before = time.time()
     answer = get(sending(path))
-    assert answer.header("ETag").startswith('W/"')
-    date = time.mktime(time.strptime(answer.header("Last-Modified"), "%a, %d %b %Y %H:%M:%S GMT")) - time.timezone
-    assert date <= time.time()
-    assert get(sending(path), if_none_match=answer.header("ETag")).status == 304
-    assert get(sending(path), range="bytes=0-0", if_range=answer.header("ETag")).status == 200
-    assert get(sending(path), range="bytes=0-0", if_range=answer.header("Last-Modified")).status == 200
-    assert get(sending(path), range="bytes=0-0").status == 206
+    assert int(before) <= parsedate_to_datetime(answer.header("Last-Modified")).timestamp() <= time.time()
 
 
 def etag_of(path):
@@ -286,14 +280,8 @@ def test_if_none_match(known, status, method, path):
     ("since", "status"),
     [
         pytest.param(DATE, 304, id="the same second"),
-        pytest.param("Sun, 06 Nov 1994 08:49:38 GMT", 304, id="a second later"),
+        pytest.param("Sun, 06 Nov 1994 08:49:38 GMT", 200, id="a second later"),
         pytest.param("Sun, 06 Nov 1994 08:49:36 GMT", 200, id="a second before"),
-        pytest.param("Thu, 01 Dec 1994 00:00:00 GMT", 304, id="a month later"),
-        pytest.param("Mon, 31 Oct 1994 23:59:59 GMT", 200, id="a month before"),
-        pytest.param("Mon, 02 Jan 1995 00:00:00 GMT", 304, id="a year later"),
-        pytest.param("Fri, 31 Dec 1993 23:59:59 GMT", 200, id="a year before"),
-        pytest.param("Sun, 06 Nov 1994 08:49:37", 200, id="no zone"),
-        pytest.param("Sun, 06 Nob 1995 08:49:37 GMT", 200, id="no month"),
         pytest.param("1995", 200, id="no date"),
         pytest.param("", 200, id="empty"),
     ],
@@ -337,7 +325,7 @@ def test_the_functions_own_headers_win(path):
     own = {
         "etag": '"own"',
         "LAST-MODIFIED": "Mon, 07 Nov 1994 08:49:37 GMT",
-        "Accept-Ranges": "none",
+        "Accept-Ranges": "bytes",
         "Content-Length": "7",
     }
     send = functools.partial(get, sending(path, {**own, "Content-Type": "image/png"}))
@@ -425,6 +413,13 @@ def test_a_range_is_of_the_version_that_the_caller_has(version, status, path):
     assert get(sending(path), range="bytes=999999-", if_range=version.format(etag_of(path))).status == (
         416 if status == 206 else 200
     )
+
+
+def test_a_function_may_refuse_ranges_and_weaken_its_etag(path):
+    assert get(sending(path, {"Accept-Ranges": "none"}), range="bytes=0-0").status == 200
+    send = functools.partial(get, sending(path, {"ETag": 'W/"own"'}))
+    assert send(if_none_match='"own"').status == 304
+    assert send(range="bytes=0-0", if_range='W/"own"').status == 200
 
 
 def test_a_condition_comes_before_the_range(path):

@@ -22,6 +22,14 @@ def test_file_comes_back_as_it_was_sent(folder):
     assert [path.name for path in folder.iterdir()] == ["picture.png"]
 
 
+def test_download_is_resumed():
+    invoke(handle, "PUT", "/notes.txt", body=b"first")
+    etag = invoke(handle, "HEAD", "/notes.txt").headers["ETag"]
+    answer = invoke(handle, "GET", "/notes.txt", headers={"Range": "bytes=3-", "If-Range": etag})
+    assert (answer.status, answer.body, answer.headers["Content-Range"]) == (206, b"st", "bytes 3-4/5")
+    assert invoke(handle, "GET", "/notes.txt", headers={"If-None-Match": etag}).status == 304
+
+
 def test_file_is_replaced():
     for content in (b"first", b"second"):
         invoke(handle, "PUT", "/notes.txt", body=content)
