@@ -67,6 +67,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence, Set, ValuesView
 from contextvars import ContextVar, copy_context
 from enum import Enum
+from errno import EADDRNOTAVAIL
 from functools import cache, lru_cache, partial
 from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOWrapper
 from os import write as os_write
@@ -159,7 +160,7 @@ LOG_LINE = 60 * 1024  # bytes of a line; of-watchdog stops reading at a line of 
 LOG_PATIENCE = 5.0  # seconds that output waits for its reader before it is dropped
 READY_SECONDS = 1.0  # time limit of `ready`, and lifetime of its result
 MOMENT = 1.0  # seconds for which a server without of-watchdog accepts after SIGTERM, before callers know of it
-DRAIN_LOOK = 0.02  # seconds between checks whether the drain is complete
+STOP_LOOK = 0.05  # seconds between checks of what is left to do, once the process stops
 LIBRARY = os.path.dirname(os.path.dirname(os.__file__)) + os.sep  # contains the standard library, a folder or a zip
 
 DURATION = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"
@@ -2210,7 +2211,6 @@ class Loop:
     def __init__(self) -> None:
         self.lock = Lock()
         self.loop: Any = None
-        self.forked = False  # whether this process is a child that the function has forked
         self.jobs = Inbox(lambda: self.loop.call_soon_threadsafe(self._run_jobs))
         self.soon = self.jobs.put  # runs a function in the loop's thread; many functions at once wake the loop once
         self.calls: set[Job] = set()  # in flight
@@ -2233,19 +2233,14 @@ class Loop:
         except Exception as error:
             return made.fail(error)
         made.put(lambda: loop)
-        while not self.forked:
+        while True:
             try:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt):  # from a task: asyncio raises them from the loop too
-                pass
-        log("ERROR", "handle has awaited or returned in a process that it forked, which has to end with os._exit")
-        os._exit(1)
-
-    def in_child(self) -> None:
-        """Stop the loop in a process that the function has forked, where it would take events from the parent."""
-        self.forked = True
-        if self.loop is not None:
-            self.loop.stop()
+                if self.loop is loop:
+                    continue
+            log("ERROR", "the event loop has stopped: a process that handle forked has to end with os._exit")
+            os._exit(1)
 
     def _run_jobs(self) -> None:
         try:
@@ -3742,13 +3737,9 @@ class ArrivingBody(RawIOBase):
 
 
 class Expectation:
-    """How long calls take: a moving average of all and, once one was slow, of each path.
+    """How long calls take: a moving average of all and, once one was slow, of each path."""
 
-    Argument: ignores, which tells whether calls to a target are left out.
-    """
-
-    def __init__(self, ignores: Callable[[str], bool]) -> None:
-        self.ignores = ignores
+    def __init__(self) -> None:
         self.average = 0.0
         self.paths: dict[str, float] = {}
 
@@ -3758,8 +3749,6 @@ class Expectation:
 
     def note(self, target: str, seconds: float) -> None:
         """Take a call's wall time into the averages."""
-        if (self.paths or seconds > SLOW) and self.ignores(target):
-            return
         sample = seconds if seconds < SAMPLE_LIMIT else SAMPLE_LIMIT
         self.average += (sample - self.average) * WEIGHT
         if self.paths or sample > SLOW:
@@ -3772,17 +3761,11 @@ class Lead:
     """The right to poll, and the threads that pass it on. Of a job it knows `apart`, `noted` and `target` only.
 
     Arguments: most, how many threads may block; serve, called by the leader for each turn; work, which runs a job from
-    the queue without the lead; clock; ignores, which tells whether calls to a target are left out of the averages. None
-    of these may raise.
+    the queue without the lead; clock. None of these may raise.
     """
 
     def __init__(
-        self,
-        most: int,
-        serve: Callable[[], object],
-        work: Callable[[Connection], object],
-        clock: Callable[[], float],
-        ignores: Callable[[str], bool] = lambda target: False,
+        self, most: int, serve: Callable[[], object], work: Callable[[Connection], object], clock: Callable[[], float]
     ) -> None:
         self.most, self.serve, self.work, self.clock = most, serve, work, clock
         self.lock = Lock()
@@ -3793,7 +3776,7 @@ class Lead:
         self.stopped = False
         self.current: Connection | None = None  # the job in place; and since when
         self.current_since = 0.0
-        self.expectation = Expectation(ignores)
+        self.expectation = Expectation()
         self.alarm = Lock()  # the monitor sleeps on it
         self.alarm.acquire()
         self.resting = False  # whether the next call in place has to wake the monitor
@@ -3985,11 +3968,11 @@ class Server:
         self.at_once: Callable[[str], bool] = getattr(application, "answers_at_once", lambda target: False)
         self.base = base_environ(*listener.getsockname()[:2])
         self.memory = BodyMemory(settings.body_memory)
-        self.lead = Lead(settings.threads, self._serve, self._own, clock, self.at_once)
+        self.lead = Lead(settings.threads, self._serve, self._own, clock)
         self.before_stream = self.lead.step_aside
         self.epoll = epoll()
         self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the leader's poll
-        self.inbox = Inbox(self._wake_leader)
+        self.inbox = Inbox(lambda: os.eventfd_write(self.waker, 1))
         self.connections: dict[int, Connection] = {}
         self.callbacks: dict[int, Callable[[], object]] = {listener.fileno(): self._accept, self.waker: self._woken}
         for fd in self.callbacks:
@@ -3999,23 +3982,8 @@ class Server:
         self.next_tick = 0.0
         self.closing = False  # whether each response ends its connection
         self.draining = False
-        self.fault: Exception | None = None  # why the server stopped by itself
-        self.forked = False  # whether this process is a child that the function has forked
-
-    def start(self) -> None:
-        """Start serving. Main thread."""
-        self.lead.start()
-
-    def monitor(self) -> None:
-        """Sleep, then pass the lead on if its thread is stuck in a call. Main thread.
-
-        To be called in a loop, always by the same thread.
-        """
-        self.lead.monitor()
-
-    def wake(self) -> None:
-        """Wake `monitor`. Any thread, and signal handlers."""
-        self.lead.wake()
+        self.fault = ""  # why the server stopped by itself
+        self.start, self.monitor, self.wake = self.lead.start, self.lead.monitor, self.lead.wake
 
     # -- one turn of the leader --
 
@@ -4046,7 +4014,7 @@ class Server:
         try:
             self.ready.extend([fd for fd, _ in self.epoll.poll(wait if wait > 0.0 else 0.0)])
         except (OSError, ValueError) as error:
-            return self._cannot_go_on(error)
+            return self._cannot_go_on(str(error))
         if self.later:
             first = next(iter(self.later))
             self.ready = deque([fd for fd in self.ready if fd not in self.later])
@@ -4057,7 +4025,7 @@ class Server:
 
     def _tick(self, now: float) -> None:
         """Once a second: end connections whose deadline has passed, and a pause of accept. Leader."""
-        self.next_tick = now + (DRAIN_LOOK if self.draining else TICK)
+        self.next_tick = now + (STOP_LOOK if self.draining else TICK)
         self._watch_own(IN)
         if self.draining and self.listener.fileno() >= 0 and self._accept():
             self.epoll.unregister(self.listener.fileno())
@@ -4081,7 +4049,7 @@ class Server:
             if self.listener.fileno() >= 0:
                 self.epoll.modify(self.listener.fileno(), mask)
         except (OSError, ValueError) as error:
-            self._cannot_go_on(error)
+            self._cannot_go_on(str(error))
 
     def _set_aside(self, connection: Connection) -> None:
         """Take a connection that a thread owns off the selector: each poll would report it again. Leader."""
@@ -4159,7 +4127,7 @@ class Server:
         try:
             request: Any = connection.request
             ended = connection.run(self)
-            if self.forked:
+            if self.epoll.closed:  # by Life.in_child
                 log("ERROR", "handle has returned in a process that it forked: end such a process with os._exit")
                 os._exit(1)
             if not connection.noted:
@@ -4193,48 +4161,31 @@ class Server:
                 self.next_tick = self.clock() + ACCEPT_PAUSE
                 self._watch_own(0)
                 return False
-            if sock.fileno() <= STDERR:  # output must not go to a caller
+            fd = sock.fileno()
+            if fd <= STDERR or fd in self.connections:  # output, or the response to another call, would go to its peer
                 sock.close()
-                self._cannot_go_on(OSError("a standard one"))
+                self._cannot_go_on(f"its number is {fd}")
                 return False
-            self._add(sock, str(peer[0]))
+            reader = RequestReader(self.settings.max_head, self.settings.max_body, self.memory, self.streams)
+            self.connections[fd] = Connection(sock, str(peer[0]), reader, self.settings, self.clock, self.inbox.put)
+            self._settle(self.connections[fd])
         return False
 
-    def _add(self, sock: Socket, peer: str) -> None:
-        """Begin to serve an accepted connection. Leader."""
-        reader = RequestReader(self.settings.max_head, self.settings.max_body, self.memory, self.streams)
-        connection = Connection(sock, peer, reader, self.settings, self.clock, self.inbox.put)
-        if stale := self.connections.get(connection.fd):  # the function has closed its descriptor
-            stale.watched = 0
-            stale.sock.detach()
-            if not stale.apart:
-                stale.close()
-        self.connections[connection.fd] = connection
-        self._settle(connection)
-
     # -- requests to the leader --
-
-    def _wake_leader(self) -> None:
-        """End the leader's poll. Any thread."""
-        os.eventfd_write(self.waker, 1)
 
     def _woken(self) -> None:
         os.eventfd_read(self.waker)
         self.ready.extend(self.inbox.take_all())
 
-    def _cannot_go_on(self, error: Exception) -> None:
+    def _cannot_go_on(self, fault: str) -> None:
         """Stop, and let the main thread end the process: the next one will serve."""
-        self.fault, self.lead.stopped = error, True
+        self.fault, self.lead.stopped = fault, True
         self.wake()
-
-    def close_after_responses(self) -> None:
-        """Let each response from now on end its connection. Any thread."""
-        self.closing = True
 
     def drain(self) -> None:
         """Accept what has come so far, then no more; end idle connections, finish what is in flight. Any thread."""
         self.closing = self.draining = True
-        self._wake_leader()
+        self.inbox.wake()
 
     def drained(self) -> bool:
         """Tell whether the drain is complete: all peers that are left have their responses. Any thread."""
@@ -4249,21 +4200,15 @@ class Server:
     def stop(self) -> None:
         """End the threads that are not in a call. Main thread."""
         self.lead.stop()
-        self._wake_leader()
+        self.inbox.wake()
 
     def close(self) -> None:
-        """Close all descriptors, after `stop` and when the threads have ended. Main thread."""
+        """Close all descriptors: when the threads have ended, or in a process that the function has forked."""
         self.listener.close()
         self.epoll.close()
         os.close(self.waker)
         for connection in [*self.connections.values()]:
             connection.sock.close()
-
-    def forget(self) -> None:
-        """Close the parent's descriptors, once, in a process that the function has forked."""
-        if not self.forked:  # that process may fork too: by then the numbers may be those of its own files
-            self.forked = True
-            self.close()
 
 
 # ---- 16. Life cycle: listen, import, be ready, drain, exit -----------------------------------------------------------
@@ -4272,16 +4217,15 @@ class Server:
 # - The signal thread (Life.attend) decides when to stop and with which status; the main thread reads `is_over`.
 
 PARENT = os.getppid()  # read early: of-watchdog may be gone before the function is imported
-PARENT_LOOK = 0.1  # seconds between checks of of-watchdog, once it stops
 HANG_UP = 1.0  # seconds after EOF on stdin when of-watchdog counts as gone, whatever getppid says
 TOGETHER = 0.25  # seconds within which two signals are one: a process group gets one directly, one from of-watchdog
 HURRY = 0.5  # seconds for `shutdown` and exit handlers when the process has to end at once
 LATE = 5.0  # seconds of grace for of-watchdog, and for exit handlers that hang
 LAST_WORDS = 0.2  # seconds before exit: a busy of-watchdog loses the last output of a child that ends at once
-HOLDS = 5  # requests held open at of-watchdog: it may not have accepted the newest ones
+HOLDS = 10  # requests held open at of-watchdog: it may not have accepted the newest ones
 PATIENCE = 0.9  # of write_timeout: then `shutdown` runs despite a call, since of-watchdog exits at the end of it
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
-SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
+IS_OPEN = ("01", "08")  # ESTABLISHED, CLOSE_WAIT
 CANNOT_GO_ON = "the server cannot go on: the function has closed a descriptor that is not its own"
 
 
@@ -4317,24 +4261,17 @@ def is_supervised(env: Mapping[str, str]) -> bool:
     return has_watchdog(env) and (os.fstat(0).st_mode & 0o170000) == 0o010000  # without stdin, 0 is the listener
 
 
-def is_cut_off(sock: Socket) -> bool:
+def is_cut_off() -> bool:
     """Tell whether the loopback device is down: faasd takes the network away before it sends SIGTERM.
 
     of-watchdog would wait until it is killed for responses that cannot reach it; if its child fails, it exits at once.
     """
     try:
-        from fcntl import ioctl
-
-        interface = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))  # netdevice(7): a socket of any family
-    except (ImportError, OSError):
-        return False
-    return not int.from_bytes(interface[16:18], sys.byteorder) & IFF_UP
-
-
-def watchdog_port(env: Mapping[str, str]) -> int:
-    """Return the port on which of-watchdog listens."""
-    text = env.get("port", "")
-    return int(text) if text.isdecimal() else 8080
+        with Socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+    except OSError as error:
+        return error.errno == EADDRNOTAVAIL
+    return False
 
 
 def listen(host: str, port: int) -> Socket:
@@ -4366,35 +4303,28 @@ class Hold:
     of-watchdog handles POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first, and its
     one byte never comes. After it has stopped accepting, it still waits for its callers.
 
-    Arguments: port, of-watchdog's; function, which may define `shutdown`.
+    Argument: port, of-watchdog's.
     """
 
-    def __init__(self, port: int, function: Function) -> None:
-        self.port, self.function = port, function
+    def __init__(self, port: int) -> None:
+        self.port = port
         self.socks: deque[Socket] = deque(maxlen=HOLDS)
         self.refused_at = FOREVER
 
     def calls_are_over(self, server: Server, now: float) -> bool:
         """Renew the requests; tell whether of-watchdog has stopped accepting, and its last call is over or given up."""
         if self.refused_at == FOREVER:
-            if self.is_needed():
-                self.renew(now)
+            self.renew(now)
             return False
-        unseen = 2 * PARENT_LOOK  # seconds: the refusal, and this limit, may be noticed late
+        unseen = 2 * STOP_LOOK  # seconds: the refusal, and this limit, may be noticed late
         is_late = now + unseen > self.refused_at + server.settings.write_timeout * PATIENCE
         return is_late or not (self.has_callers() or server.has_calls())
-
-    def is_needed(self) -> bool:
-        """Tell whether the function has `shutdown` or exit handlers to run."""
-        import atexit
-
-        return self.function.shutdown is not None or atexit._ncallbacks() > 0
 
     def renew(self, now: float) -> None:
         """Send one more request, since each ends after read_timeout; note when of-watchdog refuses the connection."""
         try:
             with Socket() as sock:
-                sock.settimeout(PARENT_LOOK)
+                sock.settimeout(STOP_LOOK)
                 sock.connect(("127.0.0.1", self.port))
                 sock.sendall(b"POST /_/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
                 self.socks.append(Socket(fileno=sock.detach()))
@@ -4406,19 +4336,10 @@ class Hold:
     def has_callers(self) -> bool:
         """Tell whether others are connected to of-watchdog: http_buffer_req_body may still hold their calls back."""
         own = {f"{LOOPBACK}:{sock.getsockname()[1]:04X}" for sock in self.socks}
-        callers = (*connected_to(self.port, "/proc/net/tcp"), *connected_to(self.port, "/proc/net/tcp6"))
-        return any(caller[-13:] not in own for caller in callers)
-
-
-def connected_to(port: int, table: str) -> list[str]:
-    """Return the peers that are connected to a local port: address and port in hexadecimal (proc_net_tcp.rst)."""
-    try:
-        with open(table) as lines:
-            rows = [line.split(None, 4)[1:4] for line in lines]
-    except OSError:  # no IPv6, or no /proc
-        return []
-    is_open = ("01", "08")  # ESTABLISHED, CLOSE_WAIT
-    return [remote for local, remote, state in rows if local.endswith(f":{port:04X}") and state in is_open]
+        lines = [line for table in ("tcp", "tcp6") for line in (read_text(f"/proc/net/{table}") or "").splitlines()]
+        rows = [line.split(None, 4)[1:4] for line in lines]  # addresses and ports in hexadecimal (proc_net_tcp.rst)
+        callers = [peer for local, peer, state in rows if local.endswith(f":{self.port:04X}") and state in IS_OPEN]
+        return any(peer[-13:] not in own for peer in callers)
 
 
 class Life:
@@ -4437,10 +4358,9 @@ class Life:
     At `is_over` the main thread calls `shutdown` and exits; at `leave_by` the signal thread exits regardless.
     """
 
-    def __init__(self, settings: Settings, supervised: bool, lock: str | None) -> None:
-        self.settings, self.supervised, self.lock = settings, supervised, lock
+    def __init__(self, settings: Settings, hold: Hold | None, lock: str | None) -> None:
+        self.settings, self.hold, self.lock = settings, hold, lock
         self.server: Server | None = None
-        self.hold: Hold | None = None
         self.signalled_at = self.hung_up_at = self.drain_at = self.leave_by = FOREVER
         self.is_over, self.status = False, 0
 
@@ -4476,9 +4396,11 @@ class Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         let_signals_in()  # a pending one ends the child
-        LOOP.in_child()
-        if self.server:
-            self.server.forget()
+        if LOOP.loop:  # it would take events from the parent
+            LOOP.loop = LOOP.loop.stop()
+        server, self.server = self.server, None  # once: this process may fork too, and have reused the numbers
+        if server:
+            server.close()
 
     def become_ready(self) -> None:
         """Write the lock file, unless of-watchdog writes it or a signal has come."""
@@ -4499,11 +4421,12 @@ class Life:
         """Signal thread: take signals and watch of-watchdog; exit at `leave_by`."""
         events = poll()
         events.register(self.signals, POLLIN)
-        if self.supervised:
+        if self.hold:
             events.register(os.dup(0), 0)  # EOF is always reported; a copy, since the function may close 0
         try:
-            while monotonic() < self.leave_by:
-                for fd, _ in events.poll(min(self.next_look(), LONGEST_POLL) * 1000):
+            while (left := self.leave_by - monotonic()) > 0:
+                rests = self.signalled_at == self.hung_up_at == FOREVER
+                for fd, _ in events.poll(None if rests else min(left, STOP_LOOK) * 1000):
                     if fd == self.signals.fileno():
                         self.on_signals(self.signals.recv(64))
                     else:
@@ -4515,16 +4438,8 @@ class Life:
             leave_after(LAST_WORDS, 1)
         leave_after(0.0, self.status)
 
-    def next_look(self) -> float:
-        """Return the seconds until `look` or `leave_by` is due."""
-        if self.signalled_at == self.hung_up_at == FOREVER:
-            return FOREVER
-        return max(0.0, min(PARENT_LOOK if self.supervised else DRAIN_LOOK, self.leave_by - monotonic()))
-
     def on_signals(self, numbers: bytes) -> None:
         """Handle signals from the wakeup descriptor; wake the main thread, which runs the function's own handlers."""
-        if not numbers:
-            raise OSError("the signal socket is closed")
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.on_signal(number, monotonic())
@@ -4538,7 +4453,7 @@ class Life:
             self.hurry(0)
         elif self.signalled_at != FOREVER and number == signal.SIGINT:
             return
-        elif self.supervised and number == signal.SIGTERM:
+        elif self.hold and number == signal.SIGTERM:
             self.drain_at, self.leave_by = FOREVER, now + settings.healthcheck_interval + settings.write_timeout + LATE
         else:
             self.drain_at = now + (MOMENT if number == signal.SIGTERM else 0.0)
@@ -4550,10 +4465,10 @@ class Life:
     def look(self, now: float) -> None:
         """Drain once that is due; check whether serving is over."""
         server = self.server
-        if self.supervised and self.signalled_at != FOREVER and is_cut_off(self.signals):
+        if self.hold and self.signalled_at != FOREVER and is_cut_off():
             self.hurry(1)
         if server and self.drain_at != FOREVER:
-            server.close_after_responses()
+            server.closing = True
             if now >= self.drain_at and not server.draining:
                 server.drain()
         if server and not self.is_over and (server.drained() or self.watchdog_is_gone(server, now)):
@@ -4562,11 +4477,11 @@ class Life:
 
     def watchdog_is_gone(self, server: Server, now: float) -> bool:
         """Tell whether of-watchdog has ended, or only waits for the function to shut down."""
-        if not self.supervised or self.signalled_at == self.hung_up_at == FOREVER:
+        if not self.hold or self.signalled_at == self.hung_up_at == FOREVER:
             return False
         if os.getppid() != PARENT or now > self.hung_up_at + HANG_UP:
             return True
-        return self.signalled_at != FOREVER and self.hold is not None and self.hold.calls_are_over(server, now)
+        return self.signalled_at != FOREVER and self.hold.calls_are_over(server, now)
 
     def hurry(self, status: int) -> None:
         """End without waiting for calls; `shutdown` and exit handlers get HURRY seconds."""
@@ -4620,15 +4535,15 @@ def serve(
     """Listen, import the function and serve what `wrap` makes of it until told to stop; return the exit status."""
     listener = listen(settings.host, settings.port)  # before the import: early calls wait in the backlog
     os.register_at_fork(after_in_child=listener.close)
-    life = Life(settings, is_supervised(env), lock_path(env) if settings.suppress_lock else None)
+    port = env.get("port", "")
+    hold = Hold(int(port) if port.isdecimal() else 8080) if is_supervised(env) else None
+    life = Life(settings, hold, lock_path(env) if settings.suppress_lock else None)
     life.take_signals()
-    if life.supervised:
+    if hold:
         check_durations(settings)
     try:
         application = load_application(target, settings, env, life)
-        if life.supervised:
-            life.hold = Hold(watchdog_port(env), application.function)
-        else:
+        if not hold:
             announce(listener)
         status = life.run(Server(listener, wrap(application), settings))
         begin_leaving(settings.write_timeout, status)  # `shutdown` may take as long as a call

@@ -33,10 +33,10 @@ def checked_lead(lead_class):
     """
 
     class CheckedLead(lead_class):
-        def __init__(self, most, serve, work, clock, *ignores):
+        def __init__(self, most, serve, work, clock):
             self.local, self.violations = threading.local(), []
             self.owners, self.live, self.running = {}, set(), {}
-            super().__init__(most, serve, self.work_on, clock, *ignores)
+            super().__init__(most, serve, self.work_on, clock)
             self.work_apart, self.lock = work, CheckedLock(self)
 
         @property

@@ -13,7 +13,7 @@ import pytest
 from conftest import BRIEFLY, DEADLINE, call, connect_and_get, free_port, process, read_all, read_answer, wait_for
 from test_watchdog import HAS_PROCESS_1, PROCESS_1, REAL, behind, connects, kind  # noqa: F401 (a fixture)
 
-from watchdog_app import Function, Hold, connected_to, watchdog_port
+from watchdog_app import Function, Hold
 
 HOOKS = """
 import asyncio
@@ -232,21 +232,8 @@ def test_call_that_process_1_has_not_handed_on_when_it_accepts_no_more_comes_bef
         assert re.findall("answered|shut down", watchdog.log) == ["answered", "shut down"]
 
 
-@pytest.mark.parametrize(
-    ("shutdown", "handlers", "needed"),
-    [
-        pytest.param(None, 0, False, id="nothing"),
-        pytest.param(print, 0, True, id="shutdown"),
-        pytest.param(None, 1, True, id="exit handler"),
-    ],
-)
-def test_watchdog_is_held_where_the_function_has_something_to_do_at_its_end(shutdown, handlers, needed, monkeypatch):
-    monkeypatch.setattr("atexit._ncallbacks", lambda: handlers)
-    assert Hold(8080, Function(print, shutdown=shutdown)).is_needed() is needed
-
-
 def test_port_where_nobody_ever_listened_is_not_the_watchdogs():
-    hold = Hold(free_port(), Function(print, shutdown=print))
+    hold = Hold(free_port())
     assert not hold.calls_are_over(None, 1.0)
     assert hold.refused_at == float("inf")
 
@@ -255,16 +242,7 @@ def test_watchdog_that_takes_no_connection_now_is_asked_again(monkeypatch):
     def fail(*arguments):
         raise TimeoutError
 
-    hold = Hold(free_port(), Function(print, shutdown=print))
+    hold = Hold(free_port())
     monkeypatch.setattr("socket.create_connection", fail)
     assert not hold.calls_are_over(None, 1.0)
     assert hold.refused_at == float("inf")
-
-
-def test_callers_are_not_seen_without_the_kernels_table(tmp_path):
-    assert connected_to(8080, str(tmp_path / "none")) == []
-
-
-@pytest.mark.parametrize(("text", "port"), [("", 8080), ("9000", 9000), ("many", 8080)])
-def test_port_of_the_watchdog(text, port):
-    assert watchdog_port({"port": text} if text else {}) == port

@@ -73,7 +73,7 @@ def test_files_exist():
 
 
 def test_caches_stay_small_whatever_callers_send(log):
-    expectation = watchdog_app.Expectation(lambda target: False)
+    expectation = watchdog_app.Expectation()
     for number in range(3000):
         for text in (f"x{number}", f"x{number}" + "y" * 500):
             for _ in range(2):  # what comes once is not remembered
