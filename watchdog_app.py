@@ -1200,7 +1200,7 @@ class RequestReader:
             head, self.steps, self.in_part = end.value, None, False
         if self.steps:
             if request and not self.streams:
-                self.hold(request.content.tell())
+                self.hold(request.content.tell() - self.held)
             return None
         if request:
             return self._completed(request, request.content.getvalue())  # without a copy
@@ -1234,7 +1234,7 @@ class RequestReader:
     def _completed(self, request: Request, body: bytes) -> Request:
         """Return the request with its body."""
         if not self.streams:
-            self.hold(len(body))
+            self.hold(len(body) - self.held)
         self.pending, request.body = None, body
         if request.length == CHUNKED:  # Django, bottle and Falcon read no body without a length
             request.fields["CONTENT_LENGTH"] = f"{len(body)}"
@@ -1252,38 +1252,29 @@ class RequestReader:
         request.keep_alive = False
         self.pending, self.steps, self.in_part = None, None, False
         self.buffer.clear()
-        self.hold(0)
+        self.hold(-self.held)
         return request
 
-    def hold(self, size: int) -> None:
-        """Set the share of the current request in the memory to `size` bytes.
+    def hold(self, more: int) -> None:
+        """Add `more` bytes, which may be negative, to the share of the current request in the memory.
 
-        Raise a 503 if there is no room now, and a 413 if there can never be.
-        """
-        memory = self.memory
-        with memory.lock:
-            held = memory.held - self.held + size
-            if held > memory.most:
-                if size - self.held > memory.most:
-                    raise HTTPError(413)
-                warn_once(
-                    f"bodies would take more than body_memory={memory.most} bytes: some requests are refused with 503"
-                )
-                raise HTTPError(503, None, RETRY)
-            memory.held, self.held = held, size
-
-    def claim(self, size: int) -> None:
-        """Reserve `size` more bytes for objects made from the body, until the request is done.
-
-        Raise HTTPError if they do not fit. Any thread: a coroutine may go on after its connection has been closed.
+        Raise a 503 if there is no room now, and a 413 if there can never be. Any thread: a coroutine may go on after
+        its connection has been closed.
         """
         with self.memory.lock:
-            self.hold(self.held + size)
+            memory = self.memory  # read here, since `close` may just have replaced it
+            held = memory.held + more
+            if held > memory.most:
+                if more > memory.most:
+                    raise HTTPError(413)
+                warn_once(f"bodies would take more than body_memory={memory.most} bytes: some are refused with 503")
+                raise HTTPError(503, None, RETRY)
+            memory.held, self.held = held, self.held + more
 
     def close(self) -> None:
         """Release the memory of the current request, and account for no other."""
         with self.memory.lock:
-            self.hold(0)
+            self.hold(-self.held)
             self.memory = BodyMemory(sys.maxsize)
 
     def wants_continue(self) -> bool:
@@ -3539,7 +3530,7 @@ class Connection:
             return now
         self.request = self.exchange = None  # the exchange refers to this connection: a cycle
         if self.reader.held:
-            self.reader.hold(0)
+            self.reader.hold(-self.reader.held)
         if exchange.cut:
             self.abort(visibly=not exchange.chunked and exchange.length is None)
         elif self.out or self.reader.buffer or not exchange.request.keep_alive:
@@ -3600,7 +3591,7 @@ class Connection:
 
     def claim(self, size: int) -> None:
         """Count `size` bytes that the function makes of its body; raise HTTPError if they do not fit. Any thread."""
-        self.reader.claim(size)
+        self.reader.hold(size)
 
     def _announce(self) -> None:
         """Tell the leader that the awaited result is ready. Any thread."""
