@@ -371,7 +371,7 @@ def process(target: Path | str, *flags: str, **env: str) -> contextlib.AbstractC
 def run_program(command: Sequence[str | Path], cwd: Path | None = None, **env: str) -> Iterator[Process]:
     """Run a command that starts the module, as `process` does."""
     port = free_port()
-    variables = clean_env(upstream_url=f"http://127.0.0.1:{port}", **env)
+    variables = clean_env(**{"upstream_url": f"http://127.0.0.1:{port}", **env})
     popen = subprocess.Popen(
         command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
