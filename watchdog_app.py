@@ -1670,8 +1670,8 @@ def parse_multipart(body: bytes, content_type: str) -> list[Part]:
     parts: list[Part] = []
     for start, end in part_spans(body, b"\r\n--" + boundary.encode("ascii")):
         check_number(len(parts), "form field")
-        # From the line break before the part, as it may have no header, to the one behind it: it may have no content
-        head_end = body.find(b"\r\n\r\n", start - 2, min(end + 2, start + MAX_PART_HEAD + 4))
+        # The line break behind the part counts too: a part without content may be a head alone
+        head_end = body.find(b"\r\n\r\n", start, min(end + 2, start + MAX_PART_HEAD + 4))
         if head_end == -1 or body.count(b"\r\n", start, head_end) >= MAX_PART_FIELDS:
             raise malformed(f"a part takes {MAX_PART_FIELDS} headers, {MAX_PART_HEAD} bytes, then an empty line")
         parts.append(parse_part(body[start:head_end], body[head_end + 4 : end]))

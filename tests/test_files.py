@@ -158,7 +158,8 @@ def test_other_files_are_streams_without_length_range_and_conditions(opened, bod
 @pytest.mark.parametrize(
     "opened",
     [
-        pytest.param(lambda path: open(path, "ab"), id="cannot be read"),
+        pytest.param(lambda path: open(path, "ab"), id="at its end, cannot be read"),
+        pytest.param(lambda path: open(os.open(path, os.O_WRONLY), "wb"), id="cannot be read"),
         pytest.param(lambda path: [file := open(path, "rb"), file.close()][0], id="closed"),
     ],
 )
