@@ -897,7 +897,7 @@ def parse_field(line: bytes) -> tuple[str, str]:
     name, colon, value = line.decode("latin-1").partition(":")
     if not colon or not (value.isprintable() or is_field_value(value)):  # the first test is faster, the second exact
         raise HTTPError(400)
-    key, value = environ_key(name), value.strip(" \t")  # no other character is OWS (RFC 9110 §5.6.3)
+    key, value = ENVIRON_KEYS[name], value.strip(" \t")  # no other character is OWS (RFC 9110 §5.6.3)
     return key, check_host(value) if key == "HTTP_HOST" else value
 
 
@@ -988,9 +988,11 @@ def keep_alive(modern: bool, connection: str | None) -> bool:
     return "close" not in options and (modern or "keep-alive" in options)
 
 
-# Filled from the heads that arrive. A hit takes 0.02 µs; without it, a request line takes 1.1 µs, a field line 0.9 µs
+# Filled from the heads that arrive. A hit takes 0.02 µs; without it, a request line takes 1.1 µs, a field line 0.6 µs,
+# and the name of one that is new with each call, such as X-Call-Id, 0.7 µs
 REQUEST_LINES = Known(parse_request_line)
 FIELDS = Known(parse_field)
+ENVIRON_KEYS = Known(environ_key)
 
 
 def decoded_path(path: str) -> str:
@@ -3501,7 +3503,7 @@ class Connection:
         elif state == SENDING:
             self.mask, self.deadline = OUT, now + settings.write_timeout
         elif state == AWAITING:
-            self.mask, self.deadline = END, FOREVER
+            self.mask, self.deadline = END if reader.pending else IN, FOREVER
             self.exchange.result.when_ready(self._announce)  # type: ignore[union-attr]
         elif state == LINGERING:  # closing with unread data would cost the peer the response
             self.deadline = now + LINGER_SECONDS
@@ -3619,6 +3621,8 @@ class Connection:
             self.state = CLOSED
         elif end:
             self.mask, self.deadline = EPOLLHUP, self.clock() + HALF_CLOSED
+        else:  # its next request came early
+            self.mask = END
 
     def receive(self) -> bytes | None:
         """Return what has arrived, b"" at EOF, None if nothing has; raise SenderGone if it is lost. Owner."""

@@ -249,11 +249,11 @@ def test_a_head_is_the_same_once_the_caches_are_full(monkeypatch):
         for times in range(4):
             assert parse_head(head("A-B: c", *["C_D: e"] * times)).fields == {"HTTP_HOST": "test", "HTTP_A_B": "c"}
             assert parse_head(head(*["A-B: c"] * times, "A-B: d")).fields["HTTP_A_B"] == "c, " * times + "d"
-    assert [len(cache) for cache in caches] == [1, 1]
+    assert [len(cache) for cache in caches] == [1, 1, 1]
 
 
 def test_what_is_new_with_each_call_evicts_nothing(monkeypatch):
-    request_lines, fields = empty_caches(monkeypatch)
+    request_lines, fields, _ = empty_caches(monkeypatch)
     for number in range(3 * CACHE_ENTRIES):
         parse_head(head("Accept: a", f"X-Call-Id: {number}", line=f"GET /{number % 2 and number} HTTP/1.1"))
     assert set(fields) == {b"Host: test", b"Accept: a"}
@@ -267,9 +267,9 @@ def test_a_wrong_field_is_refused_however_often_it_comes(line):
 
 
 def empty_caches(monkeypatch):
-    """Let the module begin with empty caches of request lines and fields; return them."""
+    """Let the module begin with empty caches of request lines, fields and names; return them."""
     caches = []
-    for name in ("REQUEST_LINES", "FIELDS"):
+    for name in ("REQUEST_LINES", "FIELDS", "ENVIRON_KEYS"):
         cache = watchdog_app.Known(getattr(watchdog_app, name).parse)
         monkeypatch.setattr(watchdog_app, name, cache)
         caches.append(cache)

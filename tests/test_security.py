@@ -81,7 +81,7 @@ def test_caches_stay_small_whatever_callers_send(log):
                 watchdog_app.parse_head(f"GET /{text} HTTP/1.1\r\nHost: {text}\r\n{text}: {text}".encode())
             watchdog_app.to_response({"body": "", "statusCode": 200, "headers": {text: text}, text: ""})
             expectation.note(f"/{text}?{text}", 1.0)
-    names = ("REQUEST_LINES", "FIELDS", "FIELD_LINES", "STATUS_BYTES", "WARNED")
+    names = ("REQUEST_LINES", "FIELDS", "ENVIRON_KEYS", "FIELD_LINES", "STATUS_BYTES", "WARNED")
     for cache in (*(getattr(watchdog_app, name) for name in names), expectation.paths):
         assert 0 < len(cache) <= watchdog_app.CACHE_ENTRIES
         assert max(len(str(key)) for key in cache) < 300
