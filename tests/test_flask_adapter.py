@@ -36,6 +36,7 @@ RESULTS = {
     "jsonify": lambda req: jsonify(a=request.args["n"], b=request.headers.get("X-B"), c=request.method),
     "made": lambda req: make_response("made", 202, {"X-A": "1"}),
     "stream": lambda req: Response((f"data: {number}\n\n" for number in range(3)), mimetype="text/event-stream"),
+    "broken": lambda req: (1 / number for number in range(3)),
     "generator": lambda req: (str(number) for number in range(3)),
     "folder": lambda req: f"{__name__} {os.path.relpath(__file__)}",
 }
@@ -59,7 +60,7 @@ INCOMPLETE = PAGE.format(
 )
 ABORTED = PAGE.format("404 Not Found", "Not Found", "no such order")
 EVENTS = "data: 0\n\ndata: 1\n\ndata: 2\n\n"
-SSE = "text/event-stream; charset=utf-8"
+SSE, PLAIN = "text/event-stream; charset=utf-8", "text/plain; charset=utf-8"
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,7 @@ def ask(program: Process, method: str, target: str, body: Any = None) -> tuple[h
         pytest.param("GET", "/made", None, 202, HTML, "made", id="make_response"),
         pytest.param("GET", "/stream", None, 200, SSE, EVENTS, id="streamed Response"),
         pytest.param("GET", "/generator", None, 200, HTML, "012", id="generator"),
+        pytest.param("GET", "/broken", None, 500, PLAIN, "Internal Server Error\n", id="stream without a first item"),
         pytest.param("PUT", "/text", b"a", 405, HTML, REFUSED, id="PUT"),
         pytest.param("OPTIONS", "/text", None, 200, HTML, "", id="OPTIONS"),
         pytest.param("GET", "/folder", None, 200, HTML, "function.handler function/handler.py", id="where it lies"),

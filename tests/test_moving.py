@@ -378,7 +378,7 @@ APART = {
         "`ADDITIONAL_PACKAGE`",
         "tests run by tox",
     ),
-    "From python3-flask": ("`RAW_BODY=True`", "an exception's traceback", "4 threads"),
+    "From python3-flask": ("`RAW_BODY=True`", "a stream that fails", "an exception's traceback", "4 threads"),
     "From functions-framework": (
         "`main.py`, with",
         "`flask.jsonify`",
