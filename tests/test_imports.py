@@ -231,3 +231,51 @@ def test_files_of_the_function_are_opened_as_in_the_official_image(tmp_path):
     with run_program([sys.executable, str(ROOT / "watchdog_app.py")], cwd=tmp_path) as program:
         assert b"Listening" in program.popen.stderr.readline()
         assert json.loads(connect_and_get(program.port)) == ["model"] * 4
+
+
+# -- tests of a function by pytest --
+
+HELPERS = {"none": "X = 'x'\n", "bare": "import helper\nX = helper.X\n", "relative": "from .helper import X\n"}
+HELPERS |= {"package": "from function.helper import X\n", "hidden": "import queue\nX = queue.Queue and 'x'\n"}
+STYLES = {"relative": "from .{} import X", "bare": "from {} import X", "package": "from function.{} import X"}
+AS_AT_RUN_TIME = ["-p", "watchdog_app", "--import-mode=importlib"]
+
+
+def lay_out_tests(folder, styles, helpers, init):
+    """Make a function with modules that import in these ways, and a test of each in each style."""
+    folder.mkdir(parents=True)
+    write(folder, helper="X = 'x'\n", queue="X = 'own'\n", **{f"by_{name}": HELPERS[name] for name in helpers})
+    if init:
+        write(folder, __init__="")
+    for style in styles:
+        lines = "".join(f"    {STYLES[style].format(f'by_{name}')}\n    assert X == 'x'\n" for name in helpers)
+        write(folder, **{f"{style}_test": f"{STYLES[style].format('by_none')}\n\ndef test_all():\n{lines}"})
+
+
+def run_pytest(cwd, *arguments, flags=(), **env):
+    """Run pytest; return its last lines."""
+    command = [sys.executable, *flags, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    env = clean_env(PYTHONPATH=str(ROOT), **env)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60).stdout[-2000:]
+
+
+@pytest.mark.parametrize("init", [False, True], ids=["no __init__", "with __init__"])
+@pytest.mark.parametrize("inside", [False, True], ids=["from outside", "inside"])
+def test_tests_of_a_function_import_as_at_run_time(tmp_path, init, inside):
+    lay_out_tests(tmp_path / "function", STYLES, HELPERS, init)
+    # -P: the current folder is not on the path, where its queue.py would hide the standard library's
+    place, flags = ((tmp_path / "function", "--rootdir=.."), ["-P"]) if inside else ((tmp_path, "function"), [])
+    printed = run_pytest(*place, *AS_AT_RUN_TIME, flags=flags, watchdog_app_function="." if inside else "function")
+    assert printed.splitlines()[-1].startswith("3 passed"), printed
+
+
+@pytest.mark.parametrize("init", [False, True], ids=["no __init__", "with __init__"])
+def test_tests_of_two_functions_run_together(tmp_path, init):
+    for name in ("one", "two"):
+        lay_out_tests(tmp_path / name, ["relative"], ["none", "relative"], init)
+    assert run_pytest(tmp_path, "--import-mode=importlib", "one", "two").splitlines()[-1].startswith("2 passed")
+
+
+def test_first_test_of_the_page_runs_by_the_shortest_command(tmp_path):
+    lay_out_tests(tmp_path / "greeting", ["bare"], ["none", "bare"], init=False)
+    assert run_pytest(tmp_path, "greeting").splitlines()[-1].startswith("1 passed")
