@@ -1267,7 +1267,7 @@ class RequestReader:
             memory = self.memory  # read here, since `close` may just have replaced it
             held = memory.held + more
             if held > memory.most:
-                if more > memory.most:
+                if self.held + more > memory.most:
                     raise HTTPError(413)
                 warn_once(f"bodies would take more than body_memory={memory.most} bytes: some are refused with 503")
                 raise HTTPError(503, None, RETRY)
