@@ -1704,8 +1704,7 @@ def parse_part(head: bytes, content: bytes) -> Part:
         raise malformed("each part takes one Content-Disposition: form-data with a name, and no header twice")
     if fields.get("HTTP_CONTENT_TRANSFER_ENCODING", "binary").lower() not in ("7bit", "8bit", "binary"):
         raise malformed("Content-Transfer-Encoding is deprecated: send the content as it is")
-    file = File(content, parameters.get("filename", ""), Headers(fields))
-    return parameters["name"], "filename" in parameters, file
+    return parameters["name"], "filename" in parameters, File(content, parameters.get("filename", ""), Headers(fields))
 
 
 def utf8(latin1: str) -> str:
@@ -4679,7 +4678,7 @@ def invoke(
     body: bytes | str | None = None,
     json: Any = REQUIRED,
     form: Mapping[str, str] | None = None,
-    files: Mapping[str, FileArgument] | Iterable[tuple[str, FileArgument]] | None = None,
+    files: Mapping[str, FileArgument | list[FileArgument]] | None = None,
     headers: HeadersArgument = (),
     raise_errors: bool = False,
 ) -> Answer:
@@ -4687,10 +4686,10 @@ def invoke(
 
     Arguments: handle, the function's `handle`, or a Function; method; target, the path with its query, from `/` on; one
     of body, bytes or text, json, any value that JSON can represent, and form, a dict; files, which makes the form
-    multipart/form-data, a dict or pairs with bytes, (filename, bytes) or (filename, bytes, content_type); headers, a
-    dict or pairs; raise_errors, whether the function's exceptions are raised here instead of becoming a 500. `startup`
-    is not called. The settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError, which
-    names the argument, for one that is not valid.
+    multipart/form-data, a dict of bytes, (filename, bytes), (filename, bytes, content_type) or a list of these;
+    headers, a dict or pairs; raise_errors, whether the function's exceptions are raised here instead of becoming a 500.
+    `startup` is not called. The settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError,
+    which names the argument, for one that is not valid.
     """
     from itertools import chain, islice
 
@@ -4746,12 +4745,13 @@ def invoked_parts(fields: list[tuple[str, str]], files: Any) -> tuple[bytes, str
     start = f"--{boundary}\r\nContent-Disposition: form-data; name="
     parts = [f"{start}{quoted(name)}\r\n\r\n{value}\r\n".encode() for name, value in fields]
     try:
-        for name, file in header_items(files):
+        pairs = [(name, file) for name, one in files.items() for file in (one if type(one) is list else [one])]
+        for name, file in pairs:
             filename, content, kind = (name, file, BINARY) if isinstance(file, bytes) else (*file, BINARY)[:3]
             head = f"{start}{quoted(name)}; filename={quoted(filename)}\r\nContent-Type: {kind}\r\n\r\n"
             parts.append(head.encode() + content + b"\r\n")
     except (AttributeError, TypeError, ValueError):
-        raise TypeError(f"files is {clipped(files)}: it takes names with bytes or (filename, bytes, type)") from None
+        raise TypeError(f"files is {clipped(files)}: it takes a dict of bytes or (filename, bytes, type)") from None
     return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"{MULTIPART}; boundary={boundary}"
 
 

@@ -363,10 +363,10 @@ def seen(event, context):
         pytest.param({"files": {"a": ("b", b"")}}, {}, [["a", "b", "application/octet-stream", ""]], id="name"),
         pytest.param({"files": {"a": ("b", b"x", "c/d")}}, {}, [["a", "b", "c/d", "x"]], id="type"),
         pytest.param(
-            {"files": [("a", b"1"), ("a", ("2", b"2"))]},
+            {"files": {"a": [b"1", ("2", b"2")]}},
             {},
             [["a", "a", "application/octet-stream", "1"], ["a", "2", "application/octet-stream", "2"]],
-            id="pairs",
+            id="list",
         ),
         pytest.param(
             {"files": {"a": b""}, "form": {"b": "ü", "c": ["1", "2"]}},

@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any, BinaryIO, assert_type
 from wsgiref.types import WSGIApplication
 
-from watchdog_app import Application, Body, Context, Event, Headers, HTTPError, Query, Settings, make_application
+from watchdog_app import (
+    Answer,
+    Application,
+    Body,
+    Context,
+    Event,
+    File,
+    Headers,
+    HTTPError,
+    Query,
+    Settings,
+    invoke,
+    make_application,
+)
 
 
 def handle(event: Event, context: Context) -> dict[str, Any]:
@@ -19,6 +32,11 @@ def see_event(event: Event) -> None:
     assert_type(event.body, Body)
     assert_type(event.cookies, Query)
     assert_type(event.environ, dict[str, Any])
+    assert_type(event.files["photo"], File)
+    assert_type(event.files["photo"].filename, str)
+    assert_type(event.files["photo"].content_type, str)
+    assert_type(event.files.getlist("photo"), list[File])
+    assert_type([*event.files.values()], list[File])
     assert_type(event.form(), Query)
     assert_type(event.headers, Headers)
     assert_type(event.headers["Content-Type"], str)
@@ -51,9 +69,16 @@ def see_application() -> WSGIApplication:
     return Application(handle, Settings(), {"HOSTNAME": "test"})
 
 
+def see_test_kit() -> None:
+    assert_type(invoke(handle, "POST", files={"a": b"", "b": ("b.txt", b""), "c": ("c.png", b"", "image/png")}), Answer)
+    assert_type(invoke(handle, "POST", form={"a": "b"}, files={"c": [b"", ("d.txt", b"")]}), Answer)
+
+
 def see_mistakes(event: Event, context: Context) -> None:
     print(event.bdoy)  # type: ignore[attr-defined]
     print(context.call_id + 1)  # type: ignore[operator]
     print(event.body + "text")  # type: ignore[operator]
+    print(event.files["photo"] + "text")  # type: ignore[operator]
+    invoke(handle, files={"a": "text"})  # type: ignore[dict-item]
     HTTPError("404")  # type: ignore[arg-type]
     Settings(threads=4)  # type: ignore[arg-type]
