@@ -3277,7 +3277,7 @@ class Exchange(BaseHandler):
 
     def _look_at_peer(self) -> None:
         """Raise Disconnected if the peer is lost, or sent FIN HALF_CLOSED seconds ago: empty items cause no send."""
-        if end := self.connection.end():
+        if end := self.connection.has_gone():
             now = self.server.clock()
             self.ended_at = min(self.ended_at, now)
             if end != POLLRDHUP or now - self.ended_at >= HALF_CLOSED:
@@ -3578,7 +3578,7 @@ class Connection:
         the call is refused, so that a caller who is still there can try again.
         """
         assert self.request is not None
-        end = self.end()
+        end = self.has_gone()
         if end & LOST:
             self.state = CLOSED
             return False
@@ -3601,12 +3601,8 @@ class Connection:
 
     # -- the peer --
 
-    def has_gone(self) -> bool:
-        """Tell whether the peer has ended its side, or the connection is lost. Any thread."""
-        return bool(self.end())
-
-    def end(self) -> int:
-        """Return how the connection has ended: 0 for not at all, END after the peer's FIN, with LOST if it is gone."""
+    def has_gone(self) -> int:
+        """Return how the peer has gone: 0 for not at all, END after its FIN, with LOST if it is lost. Any thread."""
         return LOST if self.state == CLOSED else poll_for(self.fd, END)  # another may have the descriptor by now
 
     def arriving_body(self, request: Request) -> BufferedReader:
@@ -3615,7 +3611,7 @@ class Connection:
 
     def _look_at_peer(self) -> None:
         """Close if the peer is lost while its result is awaited; allow HALF_CLOSED seconds after FIN."""
-        end = self.end()
+        end = self.has_gone()
         if end & LOST:
             self.state = CLOSED
         elif end:

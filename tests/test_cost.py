@@ -36,13 +36,13 @@ class Cost(NamedTuple):
 
 
 CASES = {
-    # 51, 47, 1 435, 36 and 2 750
-    "GET hello": (one_thread.hello, GET, Cost(calls=59, c_calls=54, bytecodes=1650, blocks=41, bytes=3150)),
-    # 62, 64, 1 768, 40 and 5 000: the body is there twice, as it came and as `event.body`
+    # 36, 35, 1 145, 34 and 2 690
+    "GET hello": (one_thread.hello, GET, Cost(calls=42, c_calls=41, bytecodes=1320, blocks=40, bytes=3100)),
+    # 49, 52, 1 526, 39 and 4 810: the body is there twice, as it came and as `event.body`
     "POST 1 KiB chunked": (
         one_thread.length,
         CHUNKED,
-        Cost(calls=71, c_calls=74, bytecodes=2030, blocks=46, bytes=5750),
+        Cost(calls=57, c_calls=61, bytecodes=1760, blocks=45, bytes=5550),
     ),
 }
 cases = pytest.mark.parametrize(
