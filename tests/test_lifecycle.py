@@ -91,7 +91,7 @@ def test_module_without_handle_ends_the_start_and_says_what_it_has(function):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        pytest.param("import no_such_thing", "Is 'no_such_thing' listed in requirements.txt", id="missing module"),
+        pytest.param("import no_such_thing", "is 'no_such_thing' listed in requirements.txt", id="missing module"),
         pytest.param("def handle(:", "SyntaxError", id="syntax error"),
         pytest.param("1 / 0", "ZeroDivisionError", id="error at import"),
         pytest.param("import sys; sys.exit(0)", "SystemExit", id="exit at import"),
