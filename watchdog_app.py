@@ -67,7 +67,6 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence, Set, ValuesView
 from contextvars import ContextVar, copy_context
 from enum import Enum
-from errno import EADDRNOTAVAIL
 from functools import cache, lru_cache, partial
 from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOWrapper
 from os import write as os_write
@@ -4230,6 +4229,7 @@ LAST_WORDS = 0.2  # seconds before exit: a busy of-watchdog loses the last outpu
 HOLDS = 10  # requests held open at of-watchdog: it may not have accepted the newest ones
 PATIENCE = 0.9  # of write_timeout: then `shutdown` runs despite a call, since of-watchdog exits at the end of it
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
+SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
 IS_OPEN = ("01", "08")  # ESTABLISHED, CLOSE_WAIT
 CANNOT_GO_ON = "the server cannot go on: the function has closed a descriptor that is not its own"
 
@@ -4266,17 +4266,19 @@ def is_supervised(env: Mapping[str, str]) -> bool:
     return has_watchdog(env) and (os.fstat(0).st_mode & 0o170000) == 0o010000  # without stdin, 0 is the listener
 
 
-def is_cut_off() -> bool:
+def is_cut_off(sock: Socket) -> bool:
     """Tell whether the loopback device is down: faasd takes the network away before it sends SIGTERM.
 
     of-watchdog would wait until it is killed for responses that cannot reach it; if its child fails, it exits at once.
+    Only the device's flag tells: it keeps its addresses, so that `bind` works and `connect` waits.
     """
     try:
-        with Socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-    except OSError as error:
-        return error.errno == EADDRNOTAVAIL
-    return False
+        from fcntl import ioctl
+
+        interface = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))  # netdevice(7): a socket of any family
+    except (ImportError, OSError):
+        return False
+    return not int.from_bytes(interface[16:18], sys.byteorder) & IFF_UP
 
 
 def listen(host: str, port: int) -> Socket:
@@ -4470,7 +4472,7 @@ class Life:
     def look(self, now: float) -> None:
         """Drain once that is due; check whether serving is over."""
         server = self.server
-        if self.hold and self.signalled_at != FOREVER and is_cut_off():
+        if self.hold and self.signalled_at != FOREVER and is_cut_off(self.signals):
             self.hurry(1)
         if server and self.drain_at != FOREVER:
             server.closing = True
