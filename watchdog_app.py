@@ -1409,6 +1409,7 @@ JSON_FORMS: dict[str, Callable[[Any], Any]] = {
     "datetime.date": lambda value: value.isoformat(),  # a datetime is a date
     "datetime.time": lambda value: value.isoformat(), "datetime.timedelta": iso_duration, "decimal.Decimal": str,
     "uuid.UUID": str, "collections.UserString": str, "enum.Enum": lambda value: value.value, "sqlite3.Row": dict,
+    "builtins.set": list, "builtins.frozenset": list,
 }  # fmt: skip
 # An attribute of a value without a JSON form -> what would help
 JSON_HELP = {
@@ -2400,6 +2401,7 @@ ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"
 # Its only key -> what is sent of an envelope that may be meant as JSON
 ALONE = {"response": "its value was sent as the body", "headers": "they were sent as headers, with an empty body"}
 RELOADED = "watchdog_app_reloaded"  # in the environment of the process that --reload starts
+IS_RELOADED = RELOADED in os.environ
 OTHER, OWN, LENGTH, CONNECTION = range(4)
 # Fields that only the server may set: hop-by-hop fields (RFC 9110 §7.6.1), the framing, Date and Server
 OWN_FIELDS = """date keep-alive proxy-authenticate proxy-authorization proxy-connection server te trailer
@@ -2430,7 +2432,7 @@ def to_response(result: Any) -> Response:
             warn_of_status(result)
         return Response(200, [("Content-Type", JSON)], encode_json(result))
     if result is None:
-        if RELOADED in os.environ:
+        if IS_RELOADED:
             warn_once('None was sent as status 204: is a `return` missing? If not, return ("", 204)')
         return Response(204, [], b"")
     if kind is tuple:  # a named tuple is JSON

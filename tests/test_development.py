@@ -335,6 +335,24 @@ def test_it_says_how_to_stop_and_shows_tracebacks_unless_debug_is_set(reloading,
     assert b"ZeroDivisionError" not in wait_for(quiet.body, "an answer")
 
 
+@pytest.mark.parametrize(
+    ("line", "warnings"),
+    [
+        pytest.param("event.method", 1, id="forgotten"),
+        pytest.param("return '', 204", 0, id="what the warning says"),
+        pytest.param("return {'statusCode': 204}", 0, id="envelope"),
+    ],
+)
+def test_a_forgotten_return_is_one_warning(line, warnings, reloading, tmp_path):
+    file = tmp_path / "handler.py"
+    file.write_text(f"def handle(event, context): {line}\n")
+    program = reloading(file)
+    seen = wait_for(lambda: program.body() or re.findall("^INFO GET / 204 .*\n", program.log.read_text(), re.M), "it")
+    assert seen and program.body() == b""
+    wait_for(lambda: program.log.read_text().count("INFO GET / 204") > 1, "the second request in the log")
+    assert program.log.read_text().count("WARNING None was sent as status 204: is a `return` missing?") == warnings
+
+
 def test_folder_that_is_watched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert watched_folder("") == str(ROOT / "handler")

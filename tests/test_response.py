@@ -1052,14 +1052,6 @@ def test_a_generator_that_returns_nothing_is_no_warning(log):
     assert log.getvalue() == ""
 
 
-@pytest.mark.parametrize(("result", "warnings"), [(None, 1), (("", 204), 0), ({"statusCode": 204}, 0)])
-def test_a_forgotten_return_is_a_warning_under_reload(result, warnings, log, monkeypatch):
-    monkeypatch.setenv(watchdog_app.RELOADED, "1")
-    for _ in range(2):
-        assert call(returning(result)).status == 204
-    assert log.getvalue().count("is a `return` missing?") == log.getvalue().count("\n") == warnings
-
-
 @pytest.mark.parametrize("error", [ValueError("no such order"), HTTPError(404), SystemExit(3)], ids=ascii)
 def test_an_exception_that_is_returned_is_a_500_and_the_log_says_so(error, log):
     assert call(returning(error)).status == 500
