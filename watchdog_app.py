@@ -107,7 +107,6 @@ if TYPE_CHECKING:
     HeadersArgument = Mapping[str, Any] | Iterable[tuple[str, Any]]
     Part = tuple[str, bool, "File"]  # of a form: its name, whether it has a filename, its content
     FileArgument = bytes | tuple[str, bytes] | tuple[str, bytes, str]
-    Result = TypeVar("Result")
 
 __version__ = "0.1.0"
 __all__ = ["Answer", "Application", "Body", "Context", "Event", "File", "Function", "HTTPError", "Headers"]
@@ -707,22 +706,18 @@ def format_traceback(error: BaseException, of_function: object = False) -> str:
 
     formatted: Any = TracebackException(type(error), error, error.__traceback__, compact=True)
     whole, exceptions = formatted.stack[:], [formatted]
-    hidden = files_to_hide() if of_function and log.level > LEVELS["debug"] else ()
+    hidden = NOT_OF_FUNCTIONS if of_function and log.level > LEVELS["debug"] else ()
     for each in exceptions:  # with its causes; indenting a message of 100 MB takes seconds without a thread switch
         each._str = shortened(each._str, LOG_LINE)
-        each.stack[:] = [frame for frame in each.stack if frame.filename not in hidden]
+        each.stack[:] = [frame for frame in each.stack if not frame.filename.startswith(hidden)]
         exceptions += filter(None, (each.__cause__, each.__context__, *(each.exceptions or ())))
     if not (formatted.stack or isinstance(error, SyntaxError)):  # the message of a SyntaxError names the line
         formatted.stack[:] = [FrameSummary(*place_of(of_function), "handle")] if callable(of_function) else whole
     return "".join(formatted.format()) + (hint(error) if of_function else "")
 
 
-def files_to_hide() -> tuple[str, ...]:
-    """Return the files whose frames are no part of a function's traceback: this module's, threads' and imports'."""
-    from importlib import import_module
-
-    code = (format_traceback.__code__, threading.settrace.__code__, import_module.__code__)
-    return *(it.co_filename for it in code), "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"
+# How the names of files begin whose frames are no part of a function's traceback
+NOT_OF_FUNCTIONS = (log.__call__.__code__.co_filename, threading.settrace.__code__.co_filename, "<frozen importlib")
 
 
 def code_of(function: Any) -> Any:
@@ -745,17 +740,14 @@ dotenv=python-dotenv fitz=PyMuPDF jwt=PyJWT magic=python-magic MySQLdb=mysqlclie
 skimage=scikit-image sklearn=scikit-learn yaml=PyYAML"""  # of modules that are not called as their packages
 
 
-def hint(error: BaseException) -> str:
+def hint(error: Any) -> str:
     """Return a line that says what helps against a common error of functions; "" for any other."""
-    from errno import EACCES, EROFS
-
     folder = os.environ.get(FUNCTION_FOLDER) or os.getcwd()
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"Hint: {missing_hint(error.name, folder)}\n"
-    if isinstance(error, OSError) and error.errno in (EACCES, EROFS) and error.filename:
-        path = os.path.abspath(str(error.filename))
-        if path.startswith((os.path.join(folder, ""), os.path.join(os.getcwd(), ""))):
-            return "Hint: in its container a function can write only to /tmp, and to volumes\n"
+    refused = isinstance(error, OSError) and error.errno in (13, 30)  # EACCES, EROFS
+    if refused and os.path.abspath(str(error.filename or "/")).startswith((f"{folder}/", f"{os.getcwd()}/")):
+        return "Hint: in its container a function can write only to /tmp, and to volumes\n"
     return ""
 
 
@@ -771,8 +763,8 @@ def missing_hint(name: str, folder: str) -> str:
         return f"{path} in the function's folder is imported as {path[:-3].replace(os.sep, '.')}"
     if top in sys.stdlib_module_names:
         return f"{top} of the standard library is left out of the image"
-    package = dict(pair.split("=") for pair in PIP_NAMES.split()).get(top, top)
-    return f"is {clipped(package)} listed in requirements.txt, and was the function built since?"
+    packages = dict(pair.split("=") for pair in PIP_NAMES.split())
+    return f"is {clipped(packages.get(top, top))} listed in requirements.txt, and was the function built since?"
 
 
 SYSTEM_THREADS = type(sys)("_thread")  # a copy that gevent does not patch
@@ -2790,7 +2782,8 @@ class Application:
         try:
             return bool(self.function.ready and self._run_hook(self.function.ready))
         except BaseException as error:
-            warn_once(f"ready failed: {clipped(str(error))}")
+            trace = format_traceback(error, of_function=self.function.ready)
+            warn_once(f"ready failed: {clipped(str(error))}\n{trace}")
             return False
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -2901,11 +2894,9 @@ class Application:
 
 def is_application(result: Any) -> bool:
     """Return whether a callable result is a WSGI application; raise ResultError if it is a function to be called."""
-    code, is_class = code_of(result), isinstance(result, type)
+    code, is_class = code_of(result), isinstance(result, type) and not hasattr(result, "__iter__")
     is_async = code and code.co_flags & (0x80 | 0x200)  # CO_COROUTINE, CO_ASYNC_GENERATOR
-    if not (
-        is_async or (is_class and not hasattr(result, "__iter__")) or misfit(result, ("environ", "start_response"))
-    ):
+    if not (is_async or is_class or misfit(result, ("environ", "start_response"))):
         return True
     if name := getattr(result, "__name__", ""):
         raise ResultError(f"result is {clipped(result)}, which was not called: return {name}(), not {name}")
@@ -2950,10 +2941,8 @@ def load_function(target: str | os.PathLike[str] = "") -> Function:
     module, _, name = target.partition(":")
     if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         sys.path.insert(0, os.getcwd())
-        from importlib import import_module
-
         try:
-            return declared(import_module(module), name)
+            return declared(__import__(module, fromlist=[name]), name)
         except ModuleNotFoundError as error:
             if not f"{module}.".startswith(f"{error.name}."):  # a module that the function imports is missing
                 raise
@@ -2973,8 +2962,6 @@ def import_file(path: str) -> ModuleType:
     name = file.removesuffix(".py")
     if "." in name or name == file:
         raise SettingsError(f"TARGET {clipped(file)} cannot be imported: it takes a .py file, with a name without dots")
-    from importlib import import_module
-
     package = sys.modules.get("function")
     if package and [*package.__path__] != [folder]:  # another function, loaded before
         for key, module in list(sys.modules.items()):
@@ -2982,7 +2969,7 @@ def import_file(path: str) -> ModuleType:
                 del sys.modules[key]
     FunctionFinder(folder).install()
     os.environ[FUNCTION_FOLDER] = folder
-    return import_module("function." + name)
+    return __import__("function." + name, fromlist=["handle"])
 
 
 class FunctionFinder:
@@ -3025,9 +3012,7 @@ class FunctionFinder:
         return spec
 
     def create_module(self, spec: Any) -> ModuleType:
-        from importlib import import_module
-
-        module = import_module("function." + spec.name)
+        module = __import__("function." + spec.name, fromlist=["handle"])
         spec.loader_state = module.__spec__
         return module
 
@@ -3313,7 +3298,7 @@ class Exchange(BaseHandler):
     def log_exception(self, exc_info: Any) -> None:
         """Log one record. The default makes many writes."""
         call = f"{clipped(self.request.method)} {clipped(self.request.target, 1000)}"
-        log("ERROR", f"{call} failed", format_traceback(exc_info[1]))
+        log("ERROR", f"{call} failed", format_traceback(exc_info[1], of_function=True))
 
     get_stdin = get_stderr = add_cgi_vars = _write = _flush = None  # type: ignore[assignment]  # never called
 
@@ -4577,23 +4562,19 @@ def load_application(target: str, settings: Settings, env: Mapping[str, str], li
     """Import the function, run its `startup`, and write the lock file when `ready_on` says so."""
     if settings.ready_on == "listen":
         life.become_ready()
-    function = of_function("the function's module cannot be imported", lambda: load_function(target))
-    application = Application(function, settings, env)
-    of_function("startup failed", application.startup)
-    life.check_signals()
-    if settings.ready_on == "startup":
-        life.become_ready()
-    return application
-
-
-def of_function(failure: str, step: Callable[[], Result]) -> Result:
-    """Run the function's own code; raise LoadError with `failure` and the traceback if it raises."""
+    failure = "the function's module cannot be imported"
     try:
-        return step()
+        application = Application(load_function(target), settings, env)
+        failure = "startup failed"
+        application.startup()
     except (SettingsError, LoadError):
         raise
     except BaseException as error:
         raise LoadError(failure, format_traceback(error, of_function=True)) from error
+    life.check_signals()
+    if settings.ready_on == "startup":
+        life.become_ready()
+    return application
 
 
 def announce(listener: Socket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 
 import pytest
@@ -287,3 +288,73 @@ def test_write_that_is_refused_says_what_can_be_written(folder, log, number, pat
     source = f"import os\ndef handle(event, context):\n    raise OSError({number}, 'refused', {path})\n"
     hints = [line for line in record_of(folder, log, source).splitlines() if "Hint" in line]
     assert hints == ["  Hint: in its container a function can write only to /tmp, and to volumes"] * helps
+
+
+# -- what runs outside of a call --
+
+FAILS = "\n\ndef fails(): return 1 / 0\n"
+LATER = [
+    pytest.param(f"def startup(context): fails()\n{HANDLE}1\n", [4, 3], "startup failed", 1, id="startup"),
+    pytest.param(f"async def startup(context): fails()\n{HANDLE}1\n", [4, 3], "startup failed", 1, id="async startup"),
+    pytest.param("fails()\n", [4, 3], "cannot be imported", 1, id="import"),
+    pytest.param("import helper\n", [4, "helper.py"], "cannot be imported", 1, id="import of another"),
+    pytest.param("x = (\n", [4], "SyntaxError", 1, id="syntax error"),
+]
+
+
+@pytest.mark.parametrize(("source", "places", "says", "status"), LATER)
+def test_record_of_the_start_names_the_functions_lines_alone(tmp_path, source, places, says, status):
+    with process(write(tmp_path, handler=f"{FAILS}{source}", helper="1 / 0\n")) as program:
+        ended, log = program.end()
+    assert (ended, log.count("ERROR")) == (status, 1)
+    assert says in log and OWN not in log and "importlib" not in log
+    named = [int(line) if file == "handler.py" else file for file, line in lines_of(tmp_path, log)]
+    assert named == places
+
+
+def test_record_of_shutdown_and_readiness_names_the_functions_lines_alone(folder, log):
+    source = f"{FAILS}def shutdown(context): fails()\ndef ready(): fails()\n{HANDLE}1\n"
+    application = watchdog_app.Application(load_function(write(folder, handler=source)), watchdog_app.Settings(), {})
+    application.shutdown()
+    first = log.getvalue()
+    assert lines_of(folder, first) == [("handler.py", "4"), ("handler.py", "3")]
+    assert call(load_function(str(folder)), target="/_/ready").status == 503
+    assert lines_of(folder, log.getvalue().removeprefix(first)) == [("handler.py", "5"), ("handler.py", "3")]
+    assert OWN not in log.getvalue()
+
+
+APPLICATION = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    yield b"sent"
+    fails()
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        pytest.param(f"{APPLICATION}{HANDLE}application\n", ["8", "3"], id="WSGI application"),
+        pytest.param(f"{HANDLE}(b'x' * n or fails() for n in [1, 0])\n", ["5", "3"], id="generator"),
+        pytest.param(
+            "async def handle(event, context):\n    yield 'x'\n    fails()\n", ["6", "3"], id="async generator"
+        ),
+        pytest.param(f"import threading\n{HANDLE}threading.Thread(target=fails).start() or 'x'\n", ["3"], id="thread"),
+        pytest.param(
+            "import logging\ndef handle(event, context):\n    try: fails()\n    except Exception:"
+            " logging.exception('caught')\n    return 'x'\n",
+            ["6", "3"],
+            id="logging",
+        ),
+    ],
+)
+def test_record_of_what_fails_later_names_the_functions_lines_alone(tmp_path, source, lines):
+    with process(write(tmp_path, handler=f"{FAILS}{source}")) as program:
+        assert b"Listening" in program.popen.stderr.readline()
+        program.popen.stderr.readline()
+        assert program.answers()
+        program.popen.send_signal(signal.SIGINT)
+        status, log = program.end()
+    assert status == 0
+    assert log.count("ERROR") == 1 and OWN not in log
+    assert [line for _, line in lines_of(tmp_path, log)] == lines
