@@ -220,7 +220,7 @@ atexit.register(print, "good bye")
 def test_docker_stop_with_calls_in_flight_answers_them_and_then_runs_shutdown_and_exit_handlers(image, tmp_path):
     (tmp_path / "handler.py").write_text(LAST_WORDS)
     with (
-        running(image, *HARDENED, "--volume", f"{tmp_path}/handler.py:/home/app/handler/handler.py:ro") as container,
+        running(image, *HARDENED, "--volume", f"{tmp_path}/handler.py:/home/app/function/handler.py:ro") as container,
         ThreadPoolExecutor(3) as pool,
     ):
         calls = [pool.submit(container.call) for _ in range(3)]
@@ -401,7 +401,7 @@ def test_wheels_with_compiled_parts_and_debian_packages_work_hardened(checkout):
 
 @pytest.mark.parametrize("file", sorted({row.values[0].function for row in EXAMPLES}))
 def test_example_of_the_documentation_answers_right_from_the_container(image, file):
-    mounted = ("--volume", f"{FUNCTIONS / file}:/home/app/handler/handler.py:ro")
+    mounted = ("--volume", f"{FUNCTIONS / file}:/home/app/function/handler.py:ro")
     with running(image, *HARDENED, *mounted) as container:
         for example in [row.values[0] for row in EXAMPLES if row.values[0].function == file]:
             connection = http.client.HTTPConnection("127.0.0.1", container.port, timeout=DEADLINE)
