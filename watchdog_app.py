@@ -2920,8 +2920,8 @@ TARGETS = "a file, a folder with handler.py, or module:function"
 
 def default_target() -> str:
     """Return where the function is without TARGET: below the current folder, else beside this module."""
-    for path in ("handler.py", "function/handler.py", "handler/handler.py"):
-        if os.path.isfile(path):
+    for path in ("handler.py", "function", "handler"):
+        if os.path.isfile(path) or os.path.isfile(f"{path}/handler.py"):
             return os.path.abspath(path)
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "handler")
 
@@ -2954,8 +2954,14 @@ class LoadError(Exception):
 
 
 def import_file(path: str) -> ModuleType:
-    """Import a function's file, or handler.py in a folder, as a module of the package `function`."""
-    path = os.path.abspath(os.path.join(path, "handler.py") if os.path.isdir(path) else path)
+    """Import a function's file, or that of a folder, as a module of the package `function`.
+
+    A folder's file is handler.py, unless a template has put an adapter beside it.
+    """
+    if os.path.isdir(path):
+        adapter = os.path.join(path, ADAPTER)
+        path = adapter if os.path.isfile(adapter) else os.path.join(path, "handler.py")
+    path = os.path.abspath(path)
     folder, file = os.path.split(path)
     if not os.path.isfile(path):
         raise SettingsError(f"TARGET {clipped(folder)} holds no {file}")
@@ -2970,6 +2976,9 @@ def import_file(path: str) -> ModuleType:
     FunctionFinder(folder).install()
     os.environ[FUNCTION_FOLDER] = folder
     return __import__("function." + name, fromlist=["handle"])
+
+
+ADAPTER = "flask_adapter.py"  # of the template python3-flask
 
 
 class FunctionFinder:

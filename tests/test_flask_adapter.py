@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -70,13 +71,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "function").mkdir()
     (home / "function" / "handler.py").write_text(FUNCTION)
     (home / "function" / "words.py").write_text("GREETING = 'Hi '\n")
+    shutil.copy(ROOT / "template" / "python3-flask" / "flask_adapter.py", home / "function")
     return home
 
 
 def adapter(folder: Path, **env: str) -> Any:
     """Run the function behind the adapter, as the template's image does."""
-    command = [sys.executable, ROOT / "watchdog_app.py", "flask_adapter:handle"]
-    return run_program(command, folder, PYTHONPATH=str(ROOT / "template" / "python3-flask"), **env)
+    return run_program([sys.executable, ROOT / "watchdog_app.py"], folder, **env)
 
 
 @pytest.fixture(scope="module")

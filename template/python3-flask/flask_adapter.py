@@ -1,6 +1,6 @@
 """The Flask application of the template python3-flask, around a `handle(req)` that receives only the body.
 
-It is the TARGET `flask_adapter:handle`; the function is the folder `function` below the working directory.
+It stands beside the function's handler.py, and is loaded in its place.
 """
 
 import os
@@ -8,11 +8,10 @@ import os
 from flask import Flask, request
 from flask.logging import default_handler
 
-from watchdog_app import import_file
+from . import handler
 
 app = Flask(__name__)
 app.logger.removeHandler(default_handler)  # an exception becomes one record of the runtime's log, with the call id
-function = import_file("function")
 
 
 @app.route("/", defaults={"path": ""}, methods=["GET", "POST"])
@@ -20,7 +19,7 @@ function = import_file("function")
 def main_route(path):
     """Call the function with the body as text, or as bytes with RAW_BODY; every path leads here."""
     is_raw = os.environ.get("RAW_BODY", "").lower() in ("true", "1")
-    return function.handle(request.get_data(as_text=not is_raw))
+    return handler.handle(request.get_data(as_text=not is_raw))
 
 
 def handle(event, context):

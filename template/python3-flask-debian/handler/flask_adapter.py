@@ -1,0 +1,1 @@
+../../python3-flask/flask_adapter.py

@@ -1,0 +1,1 @@
+../../python3-flask/handler/handler_test.py

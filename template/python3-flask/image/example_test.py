@@ -1,0 +1,1 @@
+../handler/handler_test.py

@@ -1,0 +1,1 @@
+../../watchdog_app.py

@@ -1,0 +1,1 @@
+../../../docs/handler_test.py
