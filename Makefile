@@ -63,7 +63,7 @@ soak: $(VENV)/installed ## Load the server for MINUTES=20, and see that it stays
 	$(BIN)/python -X dev -W error tests/soak.py --minutes $(or $(MINUTES),20)
 
 build: ## Build the image of the function in handler/
-	docker build $(BUILD_FLAGS) -t $(IMAGE) .
+	DOCKER_BUILDKIT=1 docker build $(BUILD_FLAGS) -t $(IMAGE) .
 
 image-test: $(VENV)/installed ## Build the image, run it, and test it
 	$(BIN)/python -m pytest image
@@ -77,8 +77,9 @@ bench: bench-tools $(BENCH)/.venv/installed ## Compare with other servers; QUICK
 bench-tools:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk, which makes the load: install it, for example by apt-get install wrk" >&2; exit 1; }
 
-deploy: ## Build, push and deploy with faas-cli, as stack.yaml says
-	faas-cli up -f stack.yaml
+deploy: ## Build, push and deploy with faas-cli, as stack.yaml says: OPENFAAS_PREFIX=docker.io/you
+	@test -n "$(OPENFAAS_PREFIX)" || { echo "make deploy takes the registry that the image is pushed to: make deploy OPENFAAS_PREFIX=docker.io/you" >&2; exit 1; }
+	DOCKER_BUILDKIT=1 OPENFAAS_PREFIX="$(OPENFAAS_PREFIX)" faas-cli up -f stack.yaml
 
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* build *.egg-info

@@ -1,9 +1,9 @@
 """Install what the function depends on; the Dockerfile runs it with the base image's Python.
 
-    install.py wanted FOLDER OUT        copy the files of the function in FOLDER that say what it depends on
-    install.py debian OUT               the packages of ADDITIONAL_PACKAGE, collected into OUT, and those of BUILD_PACKAGE, which are not
-    install.py python FOLDER OUT        the Python packages that these files name, into OUT
-    install.py pytest FOLDER OUT        pytest, where TEST_COMMAND runs it and FOLDER has tests
+install.py wanted FOLDER OUT        copy the files of the function in FOLDER that say what it depends on
+install.py debian OUT               the packages of ADDITIONAL_PACKAGE, collected into OUT, and those of BUILD_PACKAGE, which are not
+install.py python FOLDER OUT        the Python packages that these files name, into OUT
+install.py pytest FOLDER OUT        pytest, where TEST_COMMAND runs it and FOLDER has tests
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ TEMPLATE = HERE / "requirements.txt"  # of a template that has Flask in it
 TOOLS = Path("/tools")
 PROJECTS = ("pyproject.toml", "uv.lock", "pylock.toml")
 GIT = re.compile(r"\bgit\+|\bgit\s*=|\[packages.vcs\]")
-NAMES_A_FILE = re.compile(r"^\s*(-[^-i]|--(requirement|constraint|editable|find-links)\b|\.|[^#\s]*/)|@\s*(\.|file:)", re.MULTILINE)
+NAMES_A_FILE = re.compile(r"(-[^-i]|--(requirement|constraint|editable|find-links)\b|[./]|file:|.*@\s*(\.|file:))")
 EDITABLE = re.compile(r"^\s*(-e|--editable)[ =]*", re.MULTILINE)
 TESTS = ("test_*.py", "*_test.py", "tests")
 
@@ -81,9 +81,14 @@ def copy_wanted(folder: Path, out: Path) -> None:
 
 def names_files(folder: Path) -> bool:
     """Tell whether the requirements name files or folders of the function: `-r other.txt`, `./vendor/x.whl`, `-e .`."""
-    text = read(folder / "requirements.txt")
+    lines = [re.sub(r"(^|\s)(#|--hash).*", "", line).strip() for line in read(folder / "requirements.txt").splitlines()]
     projects = read(folder / "pyproject.toml") + read(folder / "pylock.toml")
-    return bool(NAMES_A_FILE.search(text) or re.search(r"\bpath\s*=|file:", projects))
+    return any(map(is_file_name, lines)) or re.search(r"\bpath\s*=|file:", projects) is not None
+
+
+def is_file_name(line: str) -> bool:
+    """Tell whether a line of requirements names a file or a folder."""
+    return NAMES_A_FILE.match(line) is not None or ("/" in line and "://" not in line)
 
 
 def read(path: Path) -> str:
@@ -160,7 +165,9 @@ def read_secrets() -> None:
 def to_install(folder: Path) -> list[list[str]]:
     """Return arguments for pip: of requirements.txt if it names anything, else of a lock, else of pyproject.toml."""
     for path in folder.glob("*.txt"):
-        path.write_text(EDITABLE.sub("", path.read_text()))  # installed as a copy: the folder itself is not in the image
+        path.write_text(
+            EDITABLE.sub("", path.read_text())
+        )  # installed as a copy: the folder itself is not in the image
     requirements = read(folder / "requirements.txt")
     template = ["-r", str(TEMPLATE)] if TEMPLATE.is_file() else []
     if re.search(r"^\s*[^#\s]", requirements, re.MULTILINE):
@@ -179,7 +186,17 @@ def to_install(folder: Path) -> list[list[str]]:
 def export_lock(folder: Path) -> list[list[str]]:
     """Return arguments for pip of uv.lock: packages with their hashes, and folders of the function without."""
     add_tool("uv")
-    command = (sys.executable, "-m", "uv", "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate")
+    command = (
+        sys.executable,
+        "-m",
+        "uv",
+        "export",
+        "--frozen",
+        "--no-dev",
+        "--no-emit-project",
+        "--no-header",
+        "--no-annotate",
+    )
     os.environ |= {"UV_PYTHON": sys.executable, "UV_PYTHON_DOWNLOADS": "never"}
     run(*command, "--no-emit-local", "-o", str(folder / "locked.txt"))
     lines = run_text(*command, "--no-hashes", "--no-editable").splitlines()
