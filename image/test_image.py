@@ -727,6 +727,7 @@ def test_template_gives_a_function_that_runs(language, repository, tmp_path):
     new = run("sh", "-c", f"{setting} && {create.replace('python3-http', language)}", cwd=tmp_path)
     assert f"python3 template/{language}/watchdog_app.py NAME --reload" in new.stdout
     assert "image: docker.io/you/greeting:latest" in (tmp_path / "stack.yaml").read_text()
+    (tmp_path / "greeting/unique.txt").write_text(str(tmp_path))  # for a build that is not cached
     assert run("faas-cli", "build", "-f", "stack.yaml", "--shrinkwrap", cwd=tmp_path).returncode == 0
     log = built(tmp_path / "build/greeting", "watchdog-app-template")
     assert "2 passed" in log
@@ -739,7 +740,7 @@ def test_first_test_of_a_template_is_not_that_of_another_function(checkout):
     shutil.copy(ROOT / "docs/handler_test.py", checkout / "handler/handler_test.py")
     shutil.copy(ROOT / "docs/handler_test.py", checkout / "image/example_test.py")
     shutil.copy(ROOT / "handler/handler.py", checkout / "image/example.py")
-    (checkout / "handler/handler.py").write_text("def handle(event, context):\n    return 'another'\n")
+    (checkout / "handler/handler.py").write_text(f"def handle(event, context):\n    return {str(checkout)!r}\n")
     assert "handler_test.py is left out: it is the template's" in built(checkout, "watchdog-app-another")
     (checkout / "handler/handler_test.py").write_text(
         "from .handler import handle\n\ndef test_it():\n    assert handle(0, 0)\n"
@@ -776,9 +777,9 @@ def test_local_run_answers_with_a_read_only_root(image, tmp_path):
         wait_for(container.answers, "readiness")
         assert container.call("POST", body=b"Ann") == (200, b'{"message":"Hello, Ann!"}')
     finally:
+        run("docker", "rm", "-f", "-v", "greet")  # and faas-cli ends with its container
         process.terminate()
         process.wait(DEADLINE)
-        run("docker", "rm", "-f", "-v", "greet")
 
 
 if __name__ == "__main__":
