@@ -2,11 +2,12 @@
 
 import re
 import shutil
+import subprocess
 import sys
 import time
 
 import pytest
-from conftest import ROOT, connect_and_get, free_port, run_program, table_rows, wait_for
+from conftest import DEADLINE, ROOT, connect_and_get, free_port, run_program, table_rows, wait_for
 from test_watchdog import behind, write_function
 
 import watchdog_app
@@ -69,6 +70,7 @@ STACK = parse(block("stack.yaml"))["functions"]["greet"]
 COMPOSE = parse(block("compose.yaml"))
 SERVICE = parse(block("service.yaml"))
 OF_FAASD = {"OPENFAAS_NAME", "OPENFAAS_NAMESPACE"}
+STACK_NAMES = {"greet", *STACK["secrets"]}
 
 
 @pytest.mark.parametrize(
@@ -155,6 +157,16 @@ def test_image_says_that_port_is_not_its_own():
     assert Settings.from_env({**IMAGE, "PORT": "9000"}).port == 5000
     settings = Settings.from_env({**IMAGE, **KNATIVE, "PORT": "9000"})
     assert (settings.host, settings.port) == ("0.0.0.0", 9000)
+
+
+@pytest.mark.skipif(not shutil.which("faas-cli"), reason="faas-cli is not on PATH")
+@pytest.mark.parametrize("line", block("faasd").splitlines())
+def test_command_has_the_flags_that_the_page_gives_it(line):
+    words = line.removeprefix("$ ").split()
+    command = [word for word in words[1:3] if word.isalpha() and word not in STACK_NAMES]
+    done = subprocess.run([words[0], *command, "--help"], capture_output=True, text=True, timeout=DEADLINE, check=True)
+    flags = [word.partition("=")[0] for word in words if word.startswith("-")]
+    assert [flag for flag in flags if not re.search(rf"(^|\s){flag}\b", done.stdout)] == []
 
 
 # ---- the tables ----
