@@ -798,9 +798,7 @@ is_field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110 §
 # it and this server would read different targets
 is_request_line = re.compile(rf"({TOKEN}) ([!\"$-~]+) HTTP/([0-9])\.([0-9])").fullmatch
 is_absolute = re.compile("https?://([^/?]*)", re.IGNORECASE).match
-is_authority = re.compile(
-    r"(?:\[[0-9a-f:.]+]|(?:[\w.~!$&'()*+,;=-]|%[0-9a-f]{2})+)(?::[0-9]{0,5})?", re.A | re.I
-).fullmatch
+is_authority = re.compile(r"(?ai)(?:\[[0-9a-f:.]+]|(?:[\w.~!$&'()*+,;=-]|%[0-9a-f]{2})+)(?::[0-9]{0,5})?").fullmatch
 is_length = re.compile("[0-9]{1,19}").fullmatch
 find_escapes = re.compile(b"(?:%[0-9A-Fa-f]{2}){1,1000}").finditer
 
@@ -822,7 +820,7 @@ class Request:
 
 
 class Known(dict):  # type: ignore[type-arg]
-    """A cache: text from a head -> `parse(text)`. Behind of-watchdog most lines are the same in every call.
+    """A cache: text -> `parse(text)`. Behind of-watchdog most lines are the same in every call.
 
     A text is cached when it is seen twice in a row among the texts with the same hash slot, so that lines that differ
     in every call (X-Call-Id, traceparent) evict nothing. The limits are CACHE_ENTRIES and, for each text, CACHE_LENGTH.
@@ -1305,9 +1303,7 @@ def base_environ(host: str, port: int, multithread: bool = True) -> dict[str, An
 
 def build_environ(request: Request, base: dict[str, Any], peer: str) -> dict[str, Any]:
     """Convert a request to its environ: `base`, its variables and its fields, with latin-1 text (PEP 3333)."""
-    environ = {**base, **request.variables, **request.fields}
-    environ["REMOTE_ADDR"] = peer
-    environ["wsgi.input"] = BytesIO(request.body)
+    environ = {**base, **request.variables, **request.fields, "REMOTE_ADDR": peer, "wsgi.input": BytesIO(request.body)}
     if request.repeated:
         environ["of_python.repeated"] = request.repeated
     return environ
@@ -3525,8 +3521,8 @@ class Connection:
             self._enter(AWAITING, now)
             return now
         self.request = self.exchange = None  # the exchange refers to this connection: a cycle
-        if self.reader.held:
-            self.reader.hold(-self.reader.held)
+        if held := self.reader.held:
+            self.reader.hold(-held)
         if exchange.cut:
             self.abort(visibly=not exchange.chunked and exchange.length is None)
         elif self.out or self.reader.buffer or not exchange.request.keep_alive:
