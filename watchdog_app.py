@@ -3209,9 +3209,7 @@ class Exchange(BaseHandler):
         The leader sends an awaited result and must not wait: it takes the next item when this one has been sent.
         """
         if type(data) is not bytes:
-            raise ResultError(
-                f"the body's item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes"
-            )
+            raise ResultError(f"the item {clipped(data)} of type {type(data).__name__} cannot be sent: it takes bytes")
         framed, *more = self._framed(data, is_last)
         if framed or more:
             self.ended_at = FOREVER
@@ -3245,11 +3243,9 @@ class Exchange(BaseHandler):
         request, framing = self.request, self._framing()
         if self.server.closing or self.connection.reader.pending is not None:
             request.keep_alive = False
-        if not request.keep_alive:
-            request.expects_continue = False  # no 100 from now on
-            end = b"Connection: close\r\n\r\n"
-        else:
-            end = b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n"
+        end = b"\r\n" if request.modern else b"Connection: keep-alive\r\n\r\n"
+        if not request.keep_alive:  # no 100 from now on
+            request.expects_continue, end = False, b"Connection: close\r\n\r\n"
         return b"".join((*self.lines, framing, end))
 
     def _framing(self) -> bytes:
@@ -3402,8 +3398,8 @@ class Connection:
         self.out: bytes | memoryview = b""  # bytes that the kernel has not taken yet
         self.taken = self.discarded = 0  # bytes acknowledged at the last check; bytes read while LINGERING
         self.more = False  # whether more may be readable now, though its turn is over
-        self.request: Request | None = None  # the call to run, until its response is complete
-        self.exchange: Exchange | None = None  # in progress; and whether its awaited result is ready
+        self.request: Any = None  # the Request of the call to run, until its response is complete
+        self.exchange: Any = None  # the Exchange in progress; and whether its awaited result is ready
         self.is_ready = False
         self.apart = False  # whether a thread without the lead owns it; only the Lead writes this
         self.noted = False  # whether the call's time has been counted, or must not be
@@ -3494,7 +3490,7 @@ class Connection:
             self.mask, self.deadline = OUT, now + settings.write_timeout
         elif state == AWAITING:
             self.mask, self.deadline = END if reader.pending else IN, FOREVER
-            self.exchange.result.when_ready(self._announce)  # type: ignore[union-attr]
+            self.exchange.result.when_ready(self._announce)
         elif state == LINGERING:  # closing with unread data would cost the peer the response
             self.deadline = now + LINGER_SECONDS
             try:
@@ -3508,9 +3504,8 @@ class Connection:
         The response is sent as far as the kernel takes it.
         """
         self.state, self.more = RUNNING, False
-        exchange: Any = self.exchange
+        exchange, request = self.exchange, self.request
         if exchange is None:
-            request: Any = self.request
             exchange = self.exchange = Exchange(request, self, server)
             exchange.run(partial(refuse, request.refusal) if request.refusal else server.application)
         else:
@@ -3568,7 +3563,6 @@ class Connection:
         FIN may be a half-close, but of-watchdog sends one, too, when its own caller has gone: after HALF_CLOSED seconds
         the call is refused, so that a caller who is still there can try again.
         """
-        assert self.request is not None
         end = self.has_gone()
         if end & LOST:
             self.state = CLOSED
@@ -4090,7 +4084,6 @@ class Server:
     def _call(self, connection: Connection) -> None:
         """Run the call of `connection`: in place if it is likely to be short, otherwise apart, or later. Leader."""
         lead, request = self.lead, connection.request
-        assert request is not None
         apart = connection.exchange is None and (
             connection.reader.pending is not None
             or (lead.expectation.paths and lead.expectation.blocks(request.target))
