@@ -1620,7 +1620,6 @@ def check_number(separators: int, what: str) -> None:
 
 MULTIPART, URLENCODED = "multipart/form-data", "application/x-www-form-urlencoded"
 PARAMETER = rf'[ \t]*;[ \t]*(?:({TOKEN})=(?:({TOKEN})|"([^"]*)"))?'  # RFC 9110 §5.6.6
-ESCAPES = (("%22", '"'), ("%0D", "\r"), ("%0A", "\n"), ("\1", '"'), ("\0", "\\"))  # those of browsers, quoted pairs
 
 
 def malformed(why: str) -> NotReadable:
@@ -1641,10 +1640,9 @@ def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
 
 
 def unescaped(text: str) -> str:
-    """Decode the escapes in a quoted string."""
-    for escape, stands_for in ESCAPES:
-        text = text.replace(escape, stands_for)
-    return text
+    """Decode in a quoted string the escapes of browsers, then what `parse_parameters` has put for quoted pairs."""
+    text = text.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+    return text.replace("\1", '"').replace("\0", "\\")
 
 
 def parse_multipart(body: bytes, content_type: str) -> list[Part]:
@@ -1840,9 +1838,8 @@ class Event(Attributes):
 
     @lazy
     def _multipart(self) -> tuple[Query, Files]:
-        body = self._plain()
-        self._claim(len(body))
-        parts = parse_multipart(body, self.environ["CONTENT_TYPE"])
+        self._claim(len(self._content))
+        parts = parse_multipart(self._plain(), self.environ["CONTENT_TYPE"])
         fields = [(name, part) for name, is_file, part in parts if not is_file]
         texts = [(name, decoded(part.getvalue(), charset_of(part.content_type))) for name, part in fields]
         # A browser sends an empty file without a name where nobody has chosen one
