@@ -69,22 +69,9 @@ from contextvars import ContextVar, copy_context
 from enum import Enum
 from functools import cache, lru_cache, partial
 from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOWrapper
+from os import read as os_read
 from os import write as os_write
-from select import (
-    EPOLLHUP,
-    EPOLLIN,
-    EPOLLOUT,
-    PIPE_BUF,
-    POLLERR,
-    POLLHUP,
-    POLLIN,
-    POLLNVAL,
-    POLLOUT,
-    POLLRDHUP,
-    epoll,
-    poll,
-    select,
-)
+from select import PIPE_BUF, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, epoll, poll, select
 from threading import Lock, RLock
 from time import gmtime, monotonic, perf_counter, sleep, strftime, time
 from types import CodeType, FunctionType
@@ -238,32 +225,15 @@ def one_of(values: Mapping[str, Any], takes: str) -> Callable[[str], Any]:
 switch = one_of({"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}, "true or false")
 positive_size = at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB")
 pool_time = "a duration of at least 90s, for which of-watchdog may reuse an idle connection"
-# name -> (converter, default as text); the README has the same table
-SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "upstream_url": (address, "http://127.0.0.1:5000"),
-    "http_upstream_url": (address, ""),
-    "PORT": (any_host, ""),
-    "exec_timeout": (duration, "0"),
-    "read_timeout": (duration, "30s"),
-    "write_timeout": (at_least(1e-9, duration, "a duration above 0, such as 30s"), "30s"),
-    "healthcheck_interval": (duration, ""),
-    "max_inflight": (count, "0"),
-    "suppress_lock": (switch, "false"),
-    "ready_on": (one_of({"listen": "listen", "startup": "startup"}, "listen or startup"), "listen"),
-    "threads": (at_least(1, count, "a whole number from 1 on"), "512"),
-    "max_body": (positive_size, "100MB"),
-    "body_memory": (positive_size, ""),
-    "max_head": (positive_size, "256KB"),
-    "keep_alive": (at_least(90, duration, pool_time), "120s"),
-    "log_level": (one_of(LEVELS, "debug, info, warning or error"), "info"),
-    "log_format": (one_of({"text": "text", "json": "json"}, "text or json"), "text"),
-    "debug": (switch, "false"),
-    "secret_dir": (str, "/var/openfaas/secrets"),
-}
 
 
 class SettingsError(ValueError):
     """An invalid setting or argument. The message is one line with its name, its value and the values it takes."""
+
+
+def setting(convert: Callable[[str], Any], default: str) -> Any:
+    """Declare a setting. The result is of any type, since the attribute of an instance has the converted value."""
+    return convert, default
 
 
 class Settings:
@@ -275,21 +245,26 @@ class Settings:
 
     host: str
     port: int
-    exec_timeout: float | None
-    read_timeout: float
-    write_timeout: float
-    healthcheck_interval: float
-    suppress_lock: bool
-    ready_on: str
-    threads: int
-    max_body: int
-    body_memory: int
-    max_head: int
-    keep_alive: float
-    log_level: int
-    log_format: str
-    debug: bool
-    secret_dir: str
+    # As a class attribute, each is its converter and its default as text; the README has the same table
+    upstream_url: tuple[str, int] = setting(address, "http://127.0.0.1:5000")
+    http_upstream_url: tuple[str, int] = setting(address, "")
+    PORT: tuple[str, int] = setting(any_host, "")
+    exec_timeout: float | None = setting(duration, "0")
+    read_timeout: float = setting(duration, "30s")
+    write_timeout: float = setting(at_least(1e-9, duration, "a duration above 0, such as 30s"), "30s")
+    healthcheck_interval: float = setting(duration, "")
+    max_inflight: int = setting(count, "0")
+    suppress_lock: bool = setting(switch, "false")
+    ready_on: str = setting(one_of({"listen": "listen", "startup": "startup"}, "listen or startup"), "listen")
+    threads: int = setting(at_least(1, count, "a whole number from 1 on"), "512")
+    max_body: int = setting(positive_size, "100MB")
+    body_memory: int = setting(positive_size, "")
+    max_head: int = setting(positive_size, "256KB")
+    keep_alive: float = setting(at_least(90, duration, pool_time), "120s")
+    log_level: int = setting(one_of(LEVELS, "debug, info, warning or error"), "info")
+    log_format: str = setting(one_of({"text": "text", "json": "json"}, "text or json"), "text")
+    debug: bool = setting(switch, "false")
+    secret_dir: str = setting(str, "/var/openfaas/secrets")
 
     def __init__(self, **texts: str) -> None:
         if unknown := texts.keys() - SETTINGS.keys():
@@ -307,13 +282,15 @@ class Settings:
         values["max_body"] = min(values["max_body"], values["body_memory"])
         self.__dict__.update(values)
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"settings are read once; {name} cannot be changed")
-
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read the settings from `env`, a mapping such as `os.environ`; its other names are ignored."""
         return cls(**{name: env[name] for name in SETTINGS if name in env})
+
+
+SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
+    name: value for name, value in vars(Settings).items() if isinstance(value, tuple)
+}
 
 
 def read_setting(name: str, text: str) -> Any:
@@ -504,8 +481,6 @@ class TextOutput(TextIOWrapper):
     """sys.stdout or sys.stderr: long text is encoded piece by piece."""
 
     def write(self, text: str, /) -> int:
-        if not isinstance(text, str) or len(text) <= LOG_LINE:
-            return super().write(text)
         for piece in whole_lines(text, "\n"):
             super().write(piece)
         return len(text)
@@ -543,11 +518,10 @@ class Output(FileIO):
 
     def _with_break(self, piece: bytes) -> bytes:
         """Return `piece`, after a line break if it would make the unfinished line too long."""
-        first = piece.find(b"\n")
-        if self.column and self.column + (len(piece) if first < 0 else first) > LOG_LINE:
+        if self.column and self.column + len(piece.partition(b"\n")[0]) > LOG_LINE:
             piece = b"\n" + piece
-        last = piece.rfind(b"\n")
-        self.column = len(piece) - last - 1 if last >= 0 else self.column + len(piece)
+        tail = len(piece) - piece.rfind(b"\n") - 1
+        self.column = tail if b"\n" in piece else self.column + tail
         return piece
 
     def _put(self, data: bytes) -> int:
@@ -582,16 +556,15 @@ class ImportHook:
         from importlib.util import find_spec
 
         spec: Any = find_spec(name)
-        if spec is not None:
-            loader, execute = spec.loader, spec.loader.exec_module
+        loader, execute = spec.loader, spec.loader.exec_module
 
-            def exec_module(module: Any) -> None:
-                execute(module)
-                if module.__name__ == name:  # the modules of a zip share one loader
-                    del loader.exec_module
-                    self.set_up(module)
+        def exec_module(module: Any) -> None:
+            execute(module)
+            if module.__name__ == name:  # the modules of a zip share one loader
+                del loader.exec_module
+                self.set_up(module)
 
-            loader.exec_module = exec_module
+        loader.exec_module = exec_module
         return spec
 
 
@@ -646,20 +619,14 @@ def running_call() -> Context | None:
     return frame.f_locals["context"] if frame else CALL.get()
 
 
-def ids_of_call() -> Context | None:
-    """Return a context with only the ids of the running call, for a thread, which may outlive the call and its body."""
-    call = running_call()
-    if call is None:
-        return None
-    return type(call)({"HTTP_X_CALL_ID": call.call_id, "HTTP_TRACEPARENT": call._environ.get("HTTP_TRACEPARENT", "")})
-
-
 def in_call(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make `function`, which another thread will run, belong to the running call."""
-    call = ids_of_call()
+    """Make `function`, which another thread runs, belong to the running call; keep only the ids, not the body."""
+    call = running_call()
+    traceparent = call._environ.get("HTTP_TRACEPARENT", "") if call else ""
+    ids = call and type(call)({"HTTP_X_CALL_ID": call.call_id, "HTTP_TRACEPARENT": traceparent})
 
     def run(*arguments: Any, **named: Any) -> Any:
-        CALL.set(call)
+        CALL.set(ids)
         return function(*arguments, **named)
 
     return run
@@ -2208,16 +2175,15 @@ class Loop:
         self.loop: Any = None
         self.jobs = Inbox(lambda: self.loop.call_soon_threadsafe(self._run_jobs))
         self.soon = self.jobs.put  # runs a function in the loop's thread; many functions at once wake the loop once
-        self.calls: set[Job] = set()  # in flight
 
     def start(self) -> None:
         """Start the loop and its watch, unless they are running."""
         with self.lock:
             if self.loop is None:
                 made = Feed()
-                start_thread(self._watch, None, "async watch")
                 start_thread(self._run, made, "async")
                 self.loop = made.take()
+                start_thread(self._watch, None, "async watch")
 
     def _run(self, made: Feed) -> None:
         self.thread = get_ident()
@@ -2232,32 +2198,24 @@ class Loop:
             try:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt):  # from a task: asyncio raises them from the loop too
-                if self.loop is loop:
+                if self.loop is loop:  # not in a process that was forked, where Life.in_child has stopped it
                     continue
             log("ERROR", "the event loop has stopped: a process that handle forked has to end with os._exit")
             os._exit(1)
 
     def _run_jobs(self) -> None:
-        try:
-            for job in self.jobs.take_all():
-                job()
-        finally:
-            if self.jobs.items:  # a job has failed, and the loop logs its exception
-                self.loop.call_soon(self._run_jobs)
+        for job in self.jobs.take_all():
+            job()
 
     def _watch(self, _: None) -> None:
-        """While calls are in flight, check once a second that the loop responds, and log the code that blocks it.
-
-        Thread main loop.
-        """
+        """Check once a second that the loop responds, and log the code that blocks it. Thread main loop."""
         while True:
             sleep(HELD_UP)
-            if self.calls:
-                sign = Feed()
-                self.loop.call_soon_threadsafe(sign.put, lambda: None)
-                if not sign.wait(HELD_UP):
-                    warn_of_hold_up(sys._current_frames().get(self.thread))
-                    sign.wait()
+            sign = Feed()
+            self.loop.call_soon_threadsafe(sign.put, lambda: None)
+            if not sign.wait(HELD_UP):
+                warn_of_hold_up(sys._current_frames().get(self.thread))
+                sign.wait()
 
 
 LOOP = Loop()
@@ -2280,16 +2238,13 @@ def warn_of_hold_up(frame: FrameType | None) -> None:
 
 
 def function_frame(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame in the function's files, else in an installed package, else None."""
-    package = None
+    """Return the innermost frame in the function's files, None if there is none."""
     while frame:
         file = frame.f_code.co_filename
-        if "-packages" in file:
-            package = package or frame
-        elif frame.f_globals is not globals() and not file.startswith((LIBRARY, "<frozen ")):
-            return frame
+        if not (frame.f_globals is globals() or file.startswith((LIBRARY, "<frozen ")) or "-packages" in file):
+            break
         frame = frame.f_back
-    return package
+    return frame
 
 
 async def awaited(awaitable: Awaitable[Any]) -> Any:
@@ -2310,8 +2265,6 @@ class Job(Feed):
         self.call, self.closed = copy_context(), False
         self.call.run(CALL.set, context)
         self.task: Any = None
-        if context:
-            LOOP.calls.add(self)
         LOOP.soon(self._begin)
 
     def _begin(self) -> None:
@@ -2319,12 +2272,10 @@ class Job(Feed):
             self.task = LOOP.loop.create_task(self.coroutine, context=self.call)
             self.task.add_done_callback(self._done)
         except BaseException as error:  # from the function's own task factory, or sys.exit in an eager task
-            LOOP.calls.discard(self)
             self.fail(error)
             self.coroutine.close()
 
     def _done(self, task: Any) -> None:
-        LOOP.calls.discard(self)
         if not task.cancelled():
             task.exception()  # mark it as retrieved; asyncio would log it otherwise
         if not self.is_ready:  # otherwise an item has to be taken first, and then `_go_on` calls this
@@ -3341,7 +3292,7 @@ NEW, IDLE, HEAD, BODY = "new", "idle", "head", "body"  # NEW: nothing has been a
 QUEUED, RUNNING, SENDING, AWAITING = "queued", "running", "sending", "awaiting"
 LINGERING, CLOSED = "lingering", "closed"
 READING = (IDLE, NEW, HEAD, BODY)
-IN, OUT = EPOLLIN, EPOLLOUT
+IN, OUT = POLLIN, POLLOUT
 END, LOST = POLLRDHUP, POLLHUP | POLLERR | POLLNVAL  # FIN, perhaps of a half-close; the connection is lost
 RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger {1, 0}; importing struct costs 1 ms at start
 
@@ -3597,7 +3548,7 @@ class Connection:
         if end & LOST:
             self.state = CLOSED
         elif end:
-            self.mask, self.deadline = EPOLLHUP, self.clock() + HALF_CLOSED
+            self.mask, self.deadline = POLLHUP, self.clock() + HALF_CLOSED
         else:  # its next request came early
             self.mask = END
 
@@ -3931,12 +3882,6 @@ class Lead:
 STDERR = 2  # the last of the standard descriptors
 
 
-def accept(listener: Socket) -> tuple[Socket, Any]:
-    """Accept as socket.accept does, but with our class: the function may have replaced `socket.socket`."""
-    fd, peer = listener._accept()  # type: ignore[attr-defined]  # of _socket
-    return Socket(listener.family, listener.type, listener.proto, fd), peer
-
-
 class Server:
     """A WSGI server: it listens, reads requests, runs `application` for each, and sends its responses.
 
@@ -4015,8 +3960,6 @@ class Server:
         self.next_tick = now + (STOP_LOOK if self.draining else TICK)
         self._watch_own(IN)
         if self.draining and self.listener.fileno() >= 0 and self._accept():
-            self.epoll.unregister(self.listener.fileno())
-            del self.callbacks[self.listener.fileno()]
             self.listener.close()
         served = {*self.ready, *self.inbox.items, *self.later}  # first: after a freeze all deadlines have passed
         for connection in [*self.connections.values()]:
@@ -4134,9 +4077,11 @@ class Server:
 
     def _accept(self) -> bool:
         """Accept waiting connections, a few at a time; return whether none is left. Leader."""
+        listener: Any = self.listener
         for _ in range(ACCEPT_AT_ONCE):
             try:
-                sock, peer = accept(self.listener)
+                fd, peer = listener._accept()  # of _socket: the function may have replaced `socket.socket`
+                sock = Socket(listener.family, listener.type, listener.proto, fd)
                 sock.setblocking(False)
             except BlockingIOError:
                 return True
@@ -4147,7 +4092,6 @@ class Server:
                 self.next_tick = self.clock() + ACCEPT_PAUSE
                 self._watch_own(0)
                 return False
-            fd = sock.fileno()
             if fd <= STDERR or fd in self.connections:  # output, or the response to another call, would go to its peer
                 sock.close()
                 self._cannot_go_on(f"its number is {fd}")
@@ -4202,8 +4146,8 @@ class Server:
 # - The main thread listens, imports, serves (Server.monitor) and exits.
 # - The signal thread (Life.attend) decides when to stop and with which status; the main thread reads `is_over`.
 
+SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT))
 PARENT = os.getppid()  # read early: of-watchdog may be gone before the function is imported
-HANG_UP = 1.0  # seconds after EOF on stdin when of-watchdog counts as gone, whatever getppid says
 TOGETHER = 0.25  # seconds within which two signals are one: a process group gets one directly, one from of-watchdog
 HURRY = 0.5  # seconds for `shutdown` and exit handlers when the process has to end at once
 LATE = 5.0  # seconds of grace for of-watchdog, and for exit handlers that hang
@@ -4216,49 +4160,31 @@ IS_OPEN = ("01", "08")  # ESTABLISHED, CLOSE_WAIT
 CANNOT_GO_ON = "the server cannot go on: the function has closed a descriptor that is not its own"
 
 
-def lock_path(env: Mapping[str, str]) -> str:
-    """Return the path of the lock file, which tells of-watchdog that the function is ready (Go's os.TempDir)."""
-    return os.path.join(env.get("TMPDIR") or "/tmp", ".lock")  # noqa: S108
-
-
-def write_lock(path: str) -> None:
-    """Write the lock file; only warn if that fails: calls are served without it, but probes fail."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
-    except OSError as error:
-        until = "/_/health and /_/ready say 503 until a writable /tmp is mounted or TMPDIR is set"
-        log("WARNING", f"cannot write the lock file {path}: {error.strerror}; of-watchdog's {until}")
-
-
 def remove_lock(path: str) -> None:
-    """Remove the lock file if it exists."""
     try:
         os.unlink(path)
-    except OSError:  # of-watchdog was first
+    except OSError:  # of-watchdog was first, or there is none
         pass
-
-
-def has_watchdog(env: Mapping[str, str]) -> bool:
-    """Tell whether the environment comes from of-watchdog."""
-    return bool(env.get("fprocess") or env.get("function_process"))
 
 
 def is_supervised(env: Mapping[str, str]) -> bool:
     """Tell whether of-watchdog is the parent: it gives its child a pipe as stdin."""
-    return has_watchdog(env) and (os.fstat(0).st_mode & 0o170000) == 0o010000  # without stdin, 0 is the listener
+    started = env.get("fprocess") or env.get("function_process")
+    return bool(started) and (os.fstat(0).st_mode & 0o170000) == 0o010000  # without stdin, 0 is the listener
 
 
-def is_cut_off(sock: Socket) -> bool:
+def is_cut_off() -> bool:
     """Tell whether the loopback device is down: faasd takes the network away before it sends SIGTERM.
 
     of-watchdog would wait until it is killed for responses that cannot reach it; if its child fails, it exits at once.
     Only the device's flag tells: it keeps its addresses, so that `bind` works and `connect` waits.
     """
-    try:
-        from fcntl import ioctl
+    from fcntl import ioctl
 
-        interface = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))  # netdevice(7): a socket of any family
-    except (ImportError, OSError):
+    try:
+        with Socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            interface = ioctl(sock, SIOCGIFFLAGS, b"lo".ljust(IFREQ_SIZE, b"\0"))  # netdevice(7)
+    except OSError:
         return False
     return not int.from_bytes(interface[16:18], sys.byteorder) & IFF_UP
 
@@ -4273,13 +4199,11 @@ def listen(host: str, port: int) -> Socket:
 
 
 def hold_signals() -> None:
-    """Block SIGTERM and SIGINT; they stay pending."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def let_signals_in() -> None:
-    """Unblock SIGTERM and SIGINT, pending ones too."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def leave_to_thread(number: int, frame: object) -> None:
@@ -4347,10 +4271,10 @@ class Life:
     At `is_over` the main thread calls `shutdown` and exits; at `leave_by` the signal thread exits regardless.
     """
 
-    def __init__(self, settings: Settings, hold: Hold | None, lock: str | None) -> None:
+    def __init__(self, settings: Settings, hold: Hold | None, lock: str) -> None:
         self.settings, self.hold, self.lock = settings, hold, lock
         self.server: Server | None = None
-        self.signalled_at = self.hung_up_at = self.drain_at = self.leave_by = FOREVER
+        self.signalled_at = self.drain_at = self.leave_by = FOREVER
         self.is_over, self.status = False, 0
 
     def take_signals(self) -> None:
@@ -4360,11 +4284,9 @@ class Life:
         does so when it thaws a frozen container (`runc kill --all`): then nothing wakes the main thread. The wakeup
         descriptor gets its byte from whichever thread receives the signal.
         """
-        self.signals, writer = socket.socketpair()
-        writer.setblocking(False)
-        self.wakeup = writer.detach()
+        self.signals, self.wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, leave_to_thread)
         start_new_thread(self.attend, ())
         let_signals_in()
@@ -4372,7 +4294,7 @@ class Life:
 
     def check_signals(self) -> None:
         """Warn if the function handles a signal itself; restore the wakeup descriptor: its event loop may set one."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             if signal.getsignal(number) != leave_to_thread:
                 lost = "calls in flight are lost, and `shutdown` is not called, if its handler ends the process"
                 instead = "use shutdown(context), which is called after the last call"
@@ -4382,7 +4304,7 @@ class Life:
     def in_child(self) -> None:
         """In a process that the function has forked: leave signals and the server's descriptors to the parent."""
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         let_signals_in()  # a pending one ends the child
         if LOOP.loop:  # it would take events from the parent
@@ -4392,9 +4314,14 @@ class Life:
             server.close()
 
     def become_ready(self) -> None:
-        """Write the lock file, unless of-watchdog writes it or a signal has come."""
-        if self.lock and self.signalled_at == FOREVER:
-            write_lock(self.lock)
+        """Write the lock file, unless of-watchdog writes it or a signal has come. A failure fails only its probes."""
+        if not self.lock or self.signalled_at != FOREVER:
+            return
+        try:
+            os.close(os.open(self.lock, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
+        except OSError as error:
+            until = "/_/health and /_/ready say 503 until a writable /tmp is mounted or TMPDIR is set"
+            log("WARNING", f"cannot write the lock file {self.lock}: {error.strerror}; of-watchdog's {until}")
 
     def run(self, server: Server) -> int:
         """Serve until it is over; return the exit status. Main thread."""
@@ -4408,32 +4335,19 @@ class Life:
 
     def attend(self) -> None:
         """Signal thread: take signals and watch of-watchdog; exit at `leave_by`."""
-        events = poll()
-        events.register(self.signals, POLLIN)
-        if self.hold:
-            events.register(os.dup(0), 0)  # EOF is always reported; a copy, since the function may close 0
         try:
             while (left := self.leave_by - monotonic()) > 0:
-                rests = self.signalled_at == self.hung_up_at == FOREVER
-                for fd, _ in events.poll(None if rests else min(left, STOP_LOOK) * 1000):
-                    if fd == self.signals.fileno():
-                        self.on_signals(self.signals.recv(64))
-                    else:
-                        self.hung_up_at = monotonic()
-                        events.unregister(fd)
+                pace = STOP_LOOK if self.signalled_at != FOREVER else TICK if self.hold else FOREVER
+                if came := poll_for(self.signals, POLLIN, min(left, pace)):
+                    for number in SIGNALS.intersection(os_read(self.signals, 64)):
+                        self.on_signal(number, monotonic())
                 self.look(monotonic())
+                if self.server and (came or self.is_over):  # the main thread runs the function's own handlers, too
+                    self.server.wake()
         except OSError as error:
             log("ERROR", f"{CANNOT_GO_ON} ({error})")
             leave_after(LAST_WORDS, 1)
         leave_after(0.0, self.status)
-
-    def on_signals(self, numbers: bytes) -> None:
-        """Handle signals from the wakeup descriptor; wake the main thread, which runs the function's own handlers."""
-        for number in numbers:
-            if number in (signal.SIGTERM, signal.SIGINT):
-                self.on_signal(number, monotonic())
-        if self.server:
-            self.server.wake()
 
     def on_signal(self, number: int, now: float) -> None:
         """Decide how to stop. If SIGINT and SIGTERM come together, SIGTERM counts: it spares the callers."""
@@ -4447,37 +4361,31 @@ class Life:
         else:
             self.drain_at = now + (MOMENT if number == signal.SIGTERM else 0.0)
             self.leave_by = self.drain_at + settings.write_timeout
-            if self.lock:
-                remove_lock(self.lock)
+            remove_lock(self.lock)
         self.signalled_at = min(now, self.signalled_at)
 
     def look(self, now: float) -> None:
         """Drain once that is due; check whether serving is over."""
         server = self.server
-        if self.hold and self.signalled_at != FOREVER and is_cut_off(self.signals):
+        if self.hold and self.signalled_at != FOREVER and is_cut_off():
             self.hurry(1)
         if server and self.drain_at != FOREVER:
             server.closing = True
-            if now >= self.drain_at and not server.draining:
+            if now >= self.drain_at:
                 server.drain()
-        if server and not self.is_over and (server.drained() or self.watchdog_is_gone(server, now)):
+        if server and (server.drained() or self.watchdog_is_gone(server, now)):
             self.is_over = True
-            server.wake()
 
     def watchdog_is_gone(self, server: Server, now: float) -> bool:
         """Tell whether of-watchdog has ended, or only waits for the function to shut down."""
-        if not self.hold or self.signalled_at == self.hung_up_at == FOREVER:
-            return False
-        if os.getppid() != PARENT or now > self.hung_up_at + HANG_UP:
-            return True
-        return self.signalled_at != FOREVER and self.hold.calls_are_over(server, now)
+        return self.hold is not None and (
+            os.getppid() != PARENT or (self.signalled_at != FOREVER and self.hold.calls_are_over(server, now))
+        )
 
     def hurry(self, status: int) -> None:
         """End without waiting for calls; `shutdown` and exit handlers get HURRY seconds."""
         self.is_over, self.status = True, max(status, self.status)
         self.leave_by = min(self.leave_by, monotonic() + HURRY)
-        if self.server:
-            self.server.wake()
 
 
 def leave(status: int) -> NoReturn:
@@ -4485,12 +4393,11 @@ def leave(status: int) -> NoReturn:
     import atexit
 
     begin_leaving(LATE, status)  # an exit handler may hang
-    flush_output()
     if pools := sys.modules.get("concurrent.futures.process"):
         pools._python_exit()  # as at any end of Python: ends idle processes, which exit handlers would wait for
     atexit._run_exitfuncs()
     flush_output()
-    leave_after(LAST_WORDS if status or has_watchdog(os.environ) else 0.0, status)
+    leave_after(LAST_WORDS, status)
 
 
 def begin_leaving(seconds: float, status: int) -> None:
@@ -4510,7 +4417,6 @@ def leave_after(seconds: float, status: int) -> NoReturn:
 
 
 def flush_output() -> None:
-    """Flush the output of the function."""
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
@@ -4526,7 +4432,8 @@ def serve(
     os.register_at_fork(after_in_child=listener.close)
     port = env.get("port", "")
     hold = Hold(int(port) if port.isdecimal() else 8080) if is_supervised(env) else None
-    life = Life(settings, hold, lock_path(env) if settings.suppress_lock else None)
+    lock = os.path.join(env.get("TMPDIR") or "/tmp", ".lock")  # noqa: S108  # as Go's os.TempDir
+    life = Life(settings, hold, lock if settings.suppress_lock else "")
     life.take_signals()
     if hold:
         check_durations(settings)
@@ -4539,8 +4446,7 @@ def serve(
         application.shutdown()
         return status
     finally:
-        if life.lock:
-            remove_lock(life.lock)
+        remove_lock(life.lock)
 
 
 def check_durations(settings: Settings) -> None:
@@ -4604,7 +4510,7 @@ class Answer:
     """
 
     def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes], close: Callable[[], object]) -> None:
-        self.status, self._items, self._close = status, items, close
+        self.status, self._items, self.close = status, items, close
         values: dict[str, list[str]] = {}
         for name, value in headers:
             values.setdefault(header_key(name), []).append(value)
@@ -4628,10 +4534,6 @@ class Answer:
             yield from self._items
         finally:
             self.close()
-
-    def close(self) -> None:
-        """End a stream early, as a caller does that disconnects."""
-        self._close()
 
     def __repr__(self) -> str:
         return f"<Answer {self.status} {dict(self.headers)!r}>"
@@ -4665,7 +4567,7 @@ def invoke(
     multipart/form-data, a dict of bytes, (filename, bytes), (filename, bytes, content_type) or a list of these;
     headers, a dict or pairs; raise_errors, whether the function's exceptions are raised here instead of becoming a 500.
     `startup` is not called. The settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError,
-    which names the argument, for one that is not valid.
+    which names what is wrong, for an argument that is not valid.
     """
     from itertools import chain, islice
 
@@ -4697,22 +4599,17 @@ def invoked_body(body: Any, json: Any, form: Any, files: Any) -> tuple[bytes, st
     if (body is not None) + (json is not REQUIRED) + (form is not None or files is not None) > 1:
         raise TypeError("body, json and form exclude each other: give one of them")
     if json is not REQUIRED:
-        try:
-            return encode_json(json), JSON
-        except ResultError as error:
-            raise TypeError(f"json is {clipped(json)}: it takes a value that JSON can represent; {error}") from None
+        return encode_json(json), JSON
     if form is not None or files is not None:
         from urllib.parse import parse_qsl, urlencode
 
-        if not isinstance(form, (Mapping, type(None))):
-            raise TypeError(f"form is {clipped(form)}: it takes a dict")
         encoded = urlencode(form or {}, doseq=True)
         if files is not None:
             return invoked_parts(parse_qsl(encoded, keep_blank_values=True), files)
         return encoded.encode("ascii"), URLENCODED
-    if not isinstance(body, (bytes, bytearray, str, type(None))):
+    if not isinstance(body, (bytes, str, type(None))):
         raise TypeError(f"body is {clipped(body)}: it takes bytes or text; json={{...}} sends JSON")
-    return (encode_text(body) if isinstance(body, str) else bytes(body or b"")), ""
+    return (encode_text(body) if isinstance(body, str) else body or b""), ""
 
 
 def invoked_parts(fields: list[tuple[str, str]], files: Any) -> tuple[bytes, str]:
@@ -4738,23 +4635,16 @@ def quoted(name: str) -> str:
 
 def invoked_request(method: str, target: str, content: bytes, kind: str, headers: HeadersArgument) -> Request:
     """Make the request that `invoke` sends, as if it had come over a connection."""
-    if not isinstance(method, str) or not is_token(method):
-        raise ValueError(f"method is {clipped(method)}: it takes a word such as GET")
-    if not isinstance(target, str) or not target.startswith("/"):
-        raise ValueError(f"target is {clipped(target)}: it takes a path such as /orders?id=1")
     own = {"host": "127.0.0.1:8080", "content-length": str(len(content) or ""), "content-type": kind}
+    given = header_items(headers)
+    names = {name.lower() for name, _ in given}
+    pairs = given + [(name, value) for name, value in own.items() if value and name not in names]
+    head = b"".join(field_line(name, value)[0] for name, value in pairs)[:-2]
     try:
-        given = header_items(headers)
-        names = {name.lower() for name, _ in given}
-        pairs = given + [(name, value) for name, value in own.items() if value and name not in names]
-        head = b"".join(field_line(name, value)[0] for name, value in pairs)[:-2]
-    except ResultError as error:
-        raise TypeError(f"headers are not valid: they take a dict or pairs of text; {error}") from None
-    try:
-        request = parse_head(f"{method} {target} HTTP/1.1\r\n".encode() + head)
-    except (HTTPError, UnicodeEncodeError):
-        what = f"method {method}, target {clipped(target)} or headers"
-        raise ValueError(f"{what} would be refused by a server: encode the target, as in %20") from None
+        request = parse_head(f"{method} {target} HTTP/1.1\r\n".encode("utf-8", "surrogatepass") + head)
+    except HTTPError:
+        what = f"method {clipped(method)}, target {clipped(target)} or headers"
+        raise ValueError(f"{what} would be refused by a server: encode the target, as in /a%20b") from None
     request.body = content
     return request
 
@@ -4840,8 +4730,7 @@ def wait_for_change(folder: str, seen: dict[str, int], child: Any) -> None:
 
 def end_child(child: Any) -> None:
     """Stop the program; kill it if it does not end."""
-    if child.poll() is None:
-        child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGINT)
     try:
         child.wait(LATE)
     except Exception:  # subprocess.TimeoutExpired

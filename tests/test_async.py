@@ -590,18 +590,6 @@ def test_coroutine_of_which_no_task_can_be_made_is_a_500_and_holds_up_no_other(m
         assert served.get("/").status == 200
 
 
-def test_job_of_the_loop_that_fails_strands_no_other(log, caplog):
-    done = threading.Event()
-    watchdog_app.LOOP.start()
-    blocked = threading.Event()
-    watchdog_app.LOOP.soon(lambda: blocked.wait(10))
-    watchdog_app.LOOP.soon(lambda: 1 / 0)
-    watchdog_app.LOOP.soon(done.set)
-    blocked.set()
-    assert done.wait(10)
-    assert "ZeroDivisionError" in caplog.text
-
-
 # ---- a loop that is held up ----
 
 
@@ -651,33 +639,9 @@ def test_what_holds_up_the_loop_is_logged_once_a_place(hold_up, log):
     assert log.getvalue().count("WARNING") == 1
 
 
-def test_task_that_a_call_has_left_is_seen_when_it_holds_up_the_next(monkeypatch, log):
-    begun, release, tasks = threading.Event(), threading.Event(), []
-
-    async def later():
-        while watchdog_app.LOOP.calls:
-            await asyncio.sleep(0)
-        waiting(begun, release)
-
-    async def leaves(event, context):
-        if not tasks:
-            tasks.append(asyncio.create_task(later()))
-
+def test_call_that_waits_without_holding_up_the_loop_is_not_logged(monkeypatch, log):
+    looks = []
     monkeypatch.setattr(watchdog_app, "HELD_UP", 0.05)
-    with serving(leaves) as server:
-        server.get()
-        begun.wait(DEADLINE)
-        with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(server.get)
-            wait_for(lambda: "has blocked" in log.getvalue(), "a warning")
-            release.set()
-            assert answer.result(DEADLINE).status == 204
-
-
-def test_call_that_waits_without_holding_up_the_loop_is_not_logged_and_the_watch_rests_after_it(monkeypatch, log):
-    looks, sleeps = [], []
-    monkeypatch.setattr(watchdog_app, "HELD_UP", 0.05)
-    monkeypatch.setattr(watchdog_app, "sleep", lambda seconds: sleeps.append(seconds) or time.sleep(seconds))
 
     async def waits(event, context):
         loop, soon = asyncio.get_running_loop(), asyncio.get_running_loop().call_soon_threadsafe
@@ -689,21 +653,7 @@ def test_call_that_waits_without_holding_up_the_loop_is_not_logged_and_the_watch
 
     with serving(waits) as server:
         assert server.get().status == 204
-        begun = len(sleeps) + 1
-        wait_for(lambda: len(sleeps) > begun, "a look at the calls in flight")
-        looks.clear()
-        wait_for(lambda: len(sleeps) > begun + 1, "one more")
-    assert looks == [] and "WARNING" not in log.getvalue()
-
-
-def test_hook_that_holds_up_the_loop_at_the_start_holds_up_nobody(monkeypatch, log):
-    monkeypatch.setattr(watchdog_app, "HELD_UP", 0.05)
-
-    async def startup(context):
-        time.sleep(0.2)
-
-    Application(Function(hello, startup=startup), Settings(), {}).startup()
-    assert "has blocked" not in log.getvalue()
+    assert "WARNING" not in log.getvalue()
 
 
 LIBRARY_FILE, PACKAGE_FILE = asyncio.__file__, "/home/app/.venv/lib/python3.13/site-packages/slow/client.py"
@@ -715,7 +665,7 @@ LIBRARY_FILE, PACKAGE_FILE = asyncio.__file__, "/home/app/.venv/lib/python3.13/s
         pytest.param(["/app/handler.py", LIBRARY_FILE], "/app/handler.py", id="in the standard library"),
         pytest.param(["/app/handler.py", PACKAGE_FILE, LIBRARY_FILE], "/app/handler.py", id="in a package"),
         pytest.param(["/app/handler.py", "/app/mod.py"], "/app/mod.py", id="in a module of the function"),
-        pytest.param([LIBRARY_FILE, PACKAGE_FILE, LIBRARY_FILE], PACKAGE_FILE, id="in a package's own task"),
+        pytest.param([LIBRARY_FILE, PACKAGE_FILE, LIBRARY_FILE], None, id="in a package's own task"),
         pytest.param([LIBRARY_FILE, watchdog_app.__file__, "<frozen runpy>"], None, id="in the loop itself"),
         pytest.param([], None, id="nowhere"),
     ],

@@ -229,13 +229,6 @@ def test_logging_is_not_imported_for_a_function_that_does_not(tmp_path):
     assert lines == ["False False"]
 
 
-def test_module_that_no_other_finder_has_is_not_found(monkeypatch):
-    hook = ImportHook("logging", lambda module: None)
-    monkeypatch.setattr(sys, "meta_path", [hook])
-    monkeypatch.delitem(sys.modules, "logging")
-    assert hook.find_spec("logging") is None
-
-
 def test_modules_of_a_zip_share_a_loader_and_only_the_one_that_is_waited_for_is_set_up(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "library.zip", "w") as file:
         file.writestr("zipped_one.py", "import zipped_two")

@@ -414,13 +414,6 @@ def test_the_message_is_one_short_printable_line(text):
     assert len(message) < 250
 
 
-@pytest.mark.parametrize("name", ["port", "threads", "no_such_name"])
-def test_settings_cannot_be_changed(name):
-    settings = Settings()
-    with pytest.raises(AttributeError, match=name):
-        setattr(settings, name, 1)
-
-
 @pytest.mark.parametrize("name", ["read_timeout", "write_timeout", "keep_alive", "exec_timeout"])
 def test_a_server_lives_with_a_duration_of_weeks(name):
     with serving(lambda event, context: "fine", **{name: "1000h"}) as server:
