@@ -4157,6 +4157,7 @@ PATIENCE = 0.9  # of write_timeout: then `shutdown` runs despite a call, since o
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
 IS_OPEN = ("01", "08")  # ESTABLISHED, CLOSE_WAIT
+RESTART: list[str] = []  # the command that runs instead of an exit, with --reload
 CANNOT_GO_ON = "the server cannot go on: the function has closed a descriptor that is not its own"
 
 
@@ -4412,6 +4413,8 @@ def leave_after(seconds: float, status: int) -> NoReturn:
     """Exit after `seconds`, whatever other threads do."""
     sleep(min(seconds, threading.TIMEOUT_MAX))
     flush_output()
+    if RESTART:
+        os.execv(RESTART[0], RESTART)  # noqa: S606
     # Not sys.exit: if a daemon thread holds the lock of stdout, finalization aborts with exit status 134
     os._exit(status)
 
@@ -4446,6 +4449,7 @@ def serve(
         application.shutdown()
         return status
     finally:
+        listener.close()
         remove_lock(life.lock)
 
 
@@ -4672,26 +4676,16 @@ LOOK = 0.2  # seconds between checks of the files
 CACHES = ("__pycache__", "node_modules")
 
 
-def reload(arguments: Sequence[str], target: str) -> int:
-    """Run the program in a child process; restart it whenever a file of the function changes."""
-    import subprocess
-
-    passed_on = [argument for argument in arguments if argument != "--reload"]
-    folder = watched_folder(target)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    let_signals_in()
-    log("INFO", f"Watching {folder}. Press Ctrl+C to stop.")
-    while True:
-        seen = watched_files(folder)
-        # Without bytecode, which is matched by seconds and size: two edits may share these
-        env = {"debug": "true", **os.environ, RELOADED: "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        child = subprocess.Popen([sys.executable, os.path.abspath(__file__), *passed_on], env=env)  # noqa: S603
-        try:
-            wait_for_change(folder, seen, child)
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            end_child(child)
+def reload(arguments: Sequence[str], folder: str, seen: dict[str, int]) -> None:
+    """Stop, and let the program start again in its own place, once a file of the function has changed."""
+    while (now := watched_files(folder)) == seen:
+        sleep(LOOK)
+    changed = sorted(os.path.relpath(path, folder) for path, _ in now.items() ^ seen.items())
+    log("INFO", f"{', '.join(dict.fromkeys(changed))} changed: starting again")
+    RESTART[:] = [sys.executable, os.path.abspath(__file__), *arguments]
+    if signal.getsignal(signal.SIGINT) is leave_to_thread:  # it serves
+        os.kill(os.getpid(), signal.SIGINT)
+    leave_after(LATE, 0)
 
 
 def watched_folder(target: str) -> str:
@@ -4714,28 +4708,6 @@ def watched_files(folder: str) -> dict[str, int]:
             except OSError:  # gone since the walk
                 pass
     return found
-
-
-def wait_for_change(folder: str, seen: dict[str, int], child: Any) -> None:
-    """Wait until a file has changed; log if the program ends first."""
-    ended = False
-    while (now := watched_files(folder)) == seen:
-        if not ended and child.poll() is not None:
-            ended = True
-            log("INFO", f"the function has ended with status {child.returncode}; waiting for a change in {folder}")
-        sleep(LOOK)
-    changed = sorted(os.path.relpath(path, folder) for path, _ in now.items() ^ seen.items())
-    log("INFO", f"{', '.join(dict.fromkeys(changed))} changed: starting again")
-
-
-def end_child(child: Any) -> None:
-    """Stop the program; kill it if it does not end."""
-    child.send_signal(signal.SIGINT)
-    try:
-        child.wait(LATE)
-    except Exception:  # subprocess.TimeoutExpired
-        child.kill()
-        child.wait()
 
 
 # ---- 18. Command line ------------------------------------------------------------------------------------------------
@@ -4767,15 +4739,20 @@ def main(arguments: Sequence[str]) -> int:
     """Run as a program; return the exit status: 0 after a stop, 1 after a failure, 2 for wrong settings."""
     prepare_process()
     target, flags, reloads = parse_arguments(arguments)
+    env, wrap = {**os.environ, **flags}, RequestLog if reloads else lambda application: application
     try:
-        settings = Settings.from_env({**os.environ, **flags})
+        settings = Settings.from_env({"debug": "true", **env} if reloads else env)
         log.level = settings.log_level
         log.make_record = json_record if settings.log_format == "json" else text_record
         if reloads:
-            return reload(arguments, target)
+            os.environ[RELOADED] = "1"
+            sys.dont_write_bytecode = True  # it is matched by seconds and size: two edits may share these
+            folder = watched_folder(target)
+            log("INFO", f"Watching {folder}. Press Ctrl+C to stop.")
+            start_new_thread(reload, (arguments, folder, watched_files(folder)))
         ImportHook("logging", set_up_logging).install()
         ImportHook("concurrent.futures.thread", set_up_pools).install()
-        return serve(target, settings, os.environ, RequestLog if RELOADED in os.environ else lambda inner: inner)
+        return serve(target, settings, os.environ, wrap)
     except SettingsError as error:
         log("ERROR", str(error))
         return 2
@@ -4783,6 +4760,12 @@ def main(arguments: Sequence[str]) -> int:
         log("ERROR", *error.args)
     except BaseException as error:
         log("ERROR", "the server failed", format_traceback(error))
+    if reloads:
+        log("INFO", "waiting for a change")
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        while not RESTART:
+            sleep(LOOK)
     return 1
 
 

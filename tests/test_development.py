@@ -13,8 +13,7 @@ import threading
 import pytest
 from conftest import DEADLINE, ROOT, clean_env, connect_and_get, free_port, wait_for
 
-import watchdog_app
-from watchdog_app import Function, HTTPError, end_child, invoke, watched_files, watched_folder
+from watchdog_app import Function, HTTPError, invoke, watched_files, watched_folder
 
 
 def echo(event, context):
@@ -223,14 +222,6 @@ def test_wrong_use_names_the_argument_and_what_it_takes(arguments, named, says):
         invoke(handle, *arguments, **named)
 
 
-STUBBORN = """
-import signal
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-print("begun", flush=True)
-signal.pause()
-"""
-
-
 def with_bytecode(**variables):
     """Return an environment in which Python writes bytecode, as it does where nobody has switched that off."""
     return {name: value for name, value in clean_env(**variables).items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -367,15 +358,6 @@ def test_files_that_are_watched(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "gone.py").symlink_to("nowhere")
     assert set(watched_files(str(tmp_path))) == {str(tmp_path / name) for name in watched}
-
-
-def test_program_that_does_not_end_when_asked_is_ended(monkeypatch):
-    monkeypatch.setattr(watchdog_app, "LATE", 0.01)
-    child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE)
-    with child:
-        assert child.stdout.readline() == b"begun\n"
-        end_child(child)
-    assert child.returncode == -signal.SIGKILL
 
 
 def test_help_and_version():
