@@ -666,10 +666,7 @@ def format_traceback(error: BaseException, of_function: object = False) -> str:
     With `of_function`, which is true or what was called, a hint is added, and the runtime's own frames are left out
     unless log_level is debug.
     """
-    from traceback import (
-        FrameSummary,
-        TracebackException,
-    )  # takes 5 ms, and a function without failures does not need it
+    from traceback import FrameSummary, TracebackException  # 5 ms, which a function without failures does not need
 
     formatted: Any = TracebackException(type(error), error, error.__traceback__, compact=True)
     whole, exceptions = formatted.stack[:], [formatted]
@@ -2336,8 +2333,7 @@ class Items(Job):
 ENVELOPE = frozenset(("body", "response", "statusCode", "status_code", "headers"))
 # Its only key -> what is sent of an envelope that may be meant as JSON
 ALONE = {"response": "its value was sent as the body", "headers": "they were sent as headers, with an empty body"}
-RELOADED = "watchdog_app_reloaded"  # in the environment of the process that --reload starts
-IS_RELOADED = RELOADED in os.environ
+RELOADED: list[str] = []  # the arguments of the command line, with --reload
 OTHER, OWN, LENGTH, CONNECTION = range(4)
 # Fields that only the server may set: hop-by-hop fields (RFC 9110 §7.6.1), the framing, Date and Server
 OWN_FIELDS = """date keep-alive proxy-authenticate proxy-authorization proxy-connection server te trailer
@@ -2368,7 +2364,7 @@ def to_response(result: Any) -> Response:
             warn_of_status(result)
         return Response(200, [("Content-Type", JSON)], encode_json(result))
     if result is None:
-        if IS_RELOADED:
+        if RELOADED:
             warn_once('None was sent as status 204: is a `return` missing? If not, return ("", 204)')
         return Response(204, [], b"")
     if kind is tuple:  # a named tuple is JSON
@@ -3945,22 +3941,24 @@ class Server:
         wait = 0.0 if self.later else self.next_tick - self.clock()
         try:
             self.ready.extend([fd for fd, _ in self.epoll.poll(wait if wait > 0.0 else 0.0)])
-        except (OSError, ValueError) as error:
+            if self.draining or self.clock() >= self.next_tick:
+                self._tick(self.clock())
+        except (OSError, ValueError) as error:  # the function has closed the selector, the listener or the waker
             return self._cannot_go_on(str(error))
         if self.later:
             first = next(iter(self.later))
             self.ready = deque([fd for fd in self.ready if fd not in self.later])
             self.ready.append(first)  # after the events of others
             del self.later[first]
-        if self.draining or self.clock() >= self.next_tick:
-            self._tick(self.clock())
 
     def _tick(self, now: float) -> None:
         """Once a second: end connections whose deadline has passed, and a pause of accept. Leader."""
         self.next_tick = now + (STOP_LOOK if self.draining else TICK)
-        self._watch_own(IN)
-        if self.draining and self.listener.fileno() >= 0 and self._accept():
-            self.listener.close()
+        self.epoll.modify(self.waker, IN)
+        if self.listener.fileno() >= 0:
+            self.epoll.modify(self.listener, IN)
+            if self.draining and self._accept():
+                self.listener.close()
         served = {*self.ready, *self.inbox.items, *self.later}  # first: after a freeze all deadlines have passed
         for connection in [*self.connections.values()]:
             if connection.apart or connection.fd in served:
@@ -3971,15 +3969,6 @@ class Server:
                 if connection.expire(now):
                     self._run(connection, now)
                 self._settle(connection)
-
-    def _watch_own(self, mask: int) -> None:
-        """Watch the listener for `mask`; stop if the function has closed it, the selector or the waker. Leader."""
-        try:
-            self.epoll.modify(self.waker, IN)
-            if self.listener.fileno() >= 0:
-                self.epoll.modify(self.listener.fileno(), mask)
-        except (OSError, ValueError) as error:
-            self._cannot_go_on(str(error))
 
     def _set_aside(self, connection: Connection) -> None:
         """Take a connection that a thread owns off the selector: each poll would report it again. Leader."""
@@ -4090,7 +4079,7 @@ class Server:
             except OSError as error:  # no descriptors, no memory
                 warn_once(f"accept failed: {error}")
                 self.next_tick = self.clock() + ACCEPT_PAUSE
-                self._watch_own(0)
+                self.epoll.modify(self.listener, 0)
                 return False
             if fd <= STDERR or fd in self.connections:  # output, or the response to another call, would go to its peer
                 sock.close()
@@ -4676,13 +4665,13 @@ LOOK = 0.2  # seconds between checks of the files
 CACHES = ("__pycache__", "node_modules")
 
 
-def reload(arguments: Sequence[str], folder: str, seen: dict[str, int]) -> None:
+def reload(folder: str, seen: dict[str, int]) -> None:
     """Stop, and let the program start again in its own place, once a file of the function has changed."""
     while (now := watched_files(folder)) == seen:
         sleep(LOOK)
     changed = sorted(os.path.relpath(path, folder) for path, _ in now.items() ^ seen.items())
     log("INFO", f"{', '.join(dict.fromkeys(changed))} changed: starting again")
-    RESTART[:] = [sys.executable, os.path.abspath(__file__), *arguments]
+    RESTART[:] = [sys.executable, os.path.abspath(__file__), *RELOADED]
     if signal.getsignal(signal.SIGINT) is leave_to_thread:  # it serves
         os.kill(os.getpid(), signal.SIGINT)
     leave_after(LATE, 0)
@@ -4745,11 +4734,11 @@ def main(arguments: Sequence[str]) -> int:
         log.level = settings.log_level
         log.make_record = json_record if settings.log_format == "json" else text_record
         if reloads:
-            os.environ[RELOADED] = "1"
+            RELOADED[:] = arguments
             sys.dont_write_bytecode = True  # it is matched by seconds and size: two edits may share these
             folder = watched_folder(target)
             log("INFO", f"Watching {folder}. Press Ctrl+C to stop.")
-            start_new_thread(reload, (arguments, folder, watched_files(folder)))
+            start_new_thread(reload, (folder, watched_files(folder)))
         ImportHook("logging", set_up_logging).install()
         ImportHook("concurrent.futures.thread", set_up_pools).install()
         return serve(target, settings, os.environ, wrap)
