@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fuzz_multipart import MultipartFuzzer
 from fuzz_requests import BAD, CUT, GOOD, ReaderFuzzer, difference, socket_fuzzer
 from fuzz_results import result_fuzzer
 from strict_reading import Limits, read_requests
@@ -46,6 +47,14 @@ def test_the_reader_agrees_with_a_strict_reading_of_the_same_bytes():
     reached = {kind for kind, number in fuzzer.ends.items() if number > INPUTS / 2000}
     assert reached >= {"between", "closed", "incomplete", "refused", "400", "413", "431", "501", "505"}
     assert fuzzer.ends["accepted"] > INPUTS / 2
+
+
+@pytest.mark.slow
+def test_the_parser_of_forms_agrees_with_a_strict_reading_of_the_same_bytes():
+    fuzzer = MultipartFuzzer(SEED + 1)
+    for _ in range(INPUTS):
+        assert (finding := fuzzer.step()) is None, str(finding)
+    assert all(fuzzer.ends[kind] > INPUTS / 30 for kind in ("accepted", "refused", "file"))
 
 
 @pytest.mark.slow
