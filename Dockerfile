@@ -49,11 +49,11 @@ COPY handler /function/home/app/function
 RUN if cmp -s /function/home/app/function/handler_test.py /image/example_test.py && ! cmp -s /function/home/app/function/handler.py /image/example.py; then \
         echo "handler_test.py is left out: it is the template's, and handler.py is not"; rm /function/home/app/function/handler_test.py; fi
 ARG TEST_ENABLED=true
-ARG TEST_COMMAND="python3 -m pytest -p no:cacheprovider"
+ARG TEST_COMMAND="python3 -P -m pytest -p watchdog_app --import-mode=importlib --rootdir=.. -p no:cacheprovider"
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=pip_index_url --mount=type=secret,id=netrc,target=/root/.netrc \
     python3 /image/install.py pytest /function/home/app/function /pytest
-RUN site=/packages$(python3 -c "import site; print(site.getsitepackages()[0])") && export PYTHONPATH=/build:$site:/pytest && \
-    cp -r /function/home/app/function /build/function && touch /build/function/__init__.py && cd /build/function && \
+RUN site=/packages$(python3 -c "import site; print(site.getsitepackages()[0])") && export PYTHONPATH=/build:$site:/pytest watchdog_app_function=/build/function && \
+    cp -r /function/home/app/function /build/function && cd /build/function && \
     if [ "$TEST_ENABLED" = "false" ]; then echo "tests are switched off"; \
     elif [ -f /pytest/none ]; then echo "the function has no tests"; \
     else eval "$TEST_COMMAND"; fi

@@ -745,6 +745,7 @@ def test_first_test_of_a_template_is_not_that_of_another_function(checkout):
     (checkout / "handler/handler_test.py").write_text(
         "from .handler import handle\n\ndef test_it():\n    assert handle(0, 0)\n"
     )
+    (checkout / "handler/queue.py").write_text("raise SystemExit('not the standard library')\n")
     assert "1 passed" in built(checkout, "watchdog-app-another")
 
 

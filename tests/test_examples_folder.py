@@ -138,13 +138,12 @@ def test_call_answers_as_its_row_says(name, command, expected, tmp_path):
 
 def test_copied_folder_is_tested_as_the_build_does_it(tmp_path):
     build = (ROOT / "Dockerfile").read_text()
-    assert "export PYTHONPATH=/build:" in build
-    assert "touch /build/function/__init__.py && cd /build/function" in build
-    flags = re.search(r'^ARG TEST_COMMAND="python3 (-m pytest .+?)"$', build, re.MULTILINE)[1].split()
+    assert "export PYTHONPATH=/build:$site:/pytest watchdog_app_function=/build/function &&" in build
+    flags = re.search(r'^ARG TEST_COMMAND="python3 (-P -m pytest .+?)"$', build, re.MULTILINE)[1].split()
     shutil.copy(ROOT / "watchdog_app.py", tmp_path)
     shutil.copytree(EXAMPLES / "json_api", tmp_path / "function", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "function/__init__.py").touch()
-    env = clean_env(PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = clean_env(PYTHONPATH=path, watchdog_app_function=str(tmp_path / "function"))
     done = subprocess.run(
         [sys.executable, *flags],
         cwd=tmp_path / "function",
