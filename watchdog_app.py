@@ -2127,9 +2127,6 @@ class Feed:
         self.wait()
         return self.outcome()
 
-    def close(self) -> None:
-        """Do nothing: other threads may wait for the same value."""
-
 
 class Later:
     """The body of a response that depends on a feed.
@@ -2139,7 +2136,7 @@ class Later:
     """
 
     def __init__(self, feed: Feed, respond: Callable[[], Iterable[bytes]]) -> None:
-        self.when_ready, self.take, self.close = feed.when_ready, respond, feed.close
+        self.when_ready, self.take, self.close = feed.when_ready, respond, getattr(feed, "close", bool)
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self.take()

@@ -289,6 +289,17 @@ def test_change_is_served_a_syntax_error_is_shown_and_waits_and_requests_are_log
     assert "INFO words.py changed: starting again" in program.log.read_text()
 
 
+def test_restart_calls_shutdown(reloading, tmp_path):
+    file = tmp_path / "handler.py"
+    source = "def shutdown(context): print('shut down')\ndef handle(event, context): return 'one'\n"
+    file.write_text(source)
+    program = reloading(file)
+    wait_for(lambda: program.body() == b"one", "the first answer")
+    file.write_text(source.replace("one", "two"))
+    wait_for(lambda: program.body() == b"two", "the changed answer")
+    assert "shut down\n" in program.log.read_text()
+
+
 SECOND = 1_700_000_000 * 10**9  # a whole one, in nanoseconds
 
 

@@ -529,6 +529,10 @@ def test_signal_that_the_function_handles_is_one_warning_and_calls_are_finished(
     assert (log.count(warning), log.count(b"WARNING")) == (bool(number), bool(number))
 
 
+def test_network_that_is_up_is_not_called_lost():
+    assert not watchdog_app.is_cut_off()
+
+
 class Left(Exception):
     """The process would have ended."""
 
