@@ -60,6 +60,12 @@ INCOMPLETE = PAGE.format(
     "400 Bad Request", "Bad Request", "The browser (or proxy) sent a request that this server could not understand."
 )
 ABORTED = PAGE.format("404 Not Found", "Not Found", "no such order")
+MISSING = PAGE.format(
+    "404 Not Found",
+    "Not Found",
+    "The requested URL was not found on the server. "
+    "If you entered the URL manually please check your spelling and try again.",
+)
 EVENTS = "data: 0\n\ndata: 1\n\ndata: 2\n\n"
 SSE, PLAIN = "text/event-stream; charset=utf-8", "text/plain; charset=utf-8"
 
@@ -71,6 +77,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "function").mkdir()
     (home / "function" / "handler.py").write_text(FUNCTION)
     (home / "function" / "words.py").write_text("GREETING = 'Hi '\n")
+    (home / "function" / "static").mkdir()
+    (home / "function" / "static" / "text").write_text("a file of the function")
     shutil.copy(ROOT / "template" / "python3-flask" / "flask_adapter.py", home / "function")
     return home
 
@@ -122,6 +130,7 @@ def ask(program: Process, method: str, target: str, body: Any = None) -> tuple[h
         pytest.param("GET", "/generator", None, 200, HTML, "012", id="generator"),
         pytest.param("GET", "/broken", None, 500, PLAIN, "Internal Server Error\n", id="stream without a first item"),
         pytest.param("PUT", "/text", b"a", 405, HTML, REFUSED, id="PUT"),
+        pytest.param("GET", "/static/text", None, 404, HTML, MISSING, id="its folder static"),
         pytest.param("OPTIONS", "/text", None, 200, HTML, "", id="OPTIONS"),
         pytest.param("GET", "/folder", None, 200, HTML, "function.handler function/handler.py", id="where it lies"),
     ],

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 from datetime import datetime
@@ -31,7 +32,7 @@ from conftest import (
 )
 from test_examples import FORM, HTML, JSON, Example, check, environ_of, load, raw_request
 
-from watchdog_app import HTTPError
+from watchdog_app import HTTPError, load_function
 
 PAGE = "docs/moving-over.md"
 TEXT = (ROOT / PAGE).read_text()
@@ -369,7 +370,7 @@ SECTIONS = {
 APART = {
     "From python3-http": (
         "several `Set-Cookie`",
-        "the function is",
+        "the function lies",
         "`/home/app` is in",
         "`from index import",
         "`from flask import Response`",
@@ -402,12 +403,10 @@ APART = {
 def in_flask(old, folder, monkeypatch):
     """Put the adapter of the template python3-flask around a function that receives only the body; return its `handle`."""
     pytest.importorskip("flask")
-    write(folder, handler="")
-    monkeypatch.chdir(folder.rename(folder.with_name("function")).parent)
-    monkeypatch.syspath_prepend(ROOT / "template" / "python3-flask")
-    adapter = importlib.import_module("flask_adapter")
-    adapter.function.handle = old
-    return adapter.handle
+    shutil.copy(ROOT / "template" / "python3-flask" / "flask_adapter.py", folder)
+    function = load_function(write(folder, handler=""))
+    monkeypatch.setattr(sys.modules["function.handler"], "handle", old, raising=False)
+    return function
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from flask.logging import default_handler
 
 from . import handler
 
-app = Flask(__name__)
+app = Flask(__name__, root_path=os.getcwd())  # as there, where a folder `static` of the function is not served
 app.logger.removeHandler(default_handler)  # an exception becomes one record of the runtime's log, with the call id
 
 
