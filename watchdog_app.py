@@ -3461,8 +3461,8 @@ class Connection:
             self.reader.hold(-held)
         if exchange.cut:
             self.abort(visibly=not exchange.chunked and exchange.length is None)
-        elif self.out or self.reader.buffer or not exchange.request.keep_alive:
-            self._enter(IDLE if exchange.request.keep_alive else LINGERING, now)
+        elif self.out or self.reader.buffer or not request.keep_alive:
+            self._enter(IDLE if request.keep_alive else LINGERING, now)
         else:  # as nearly always: 4 % of a short call
             self.state, self.mask, self.deadline = IDLE, IN, now + self.settings.keep_alive
         return now
