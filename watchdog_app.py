@@ -981,9 +981,7 @@ chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)
 def take_head(buffer: bytearray, most: int) -> Taking[Request]:
     """Take a head of at most `most` bytes, and a few preceding empty lines (RFC 9112 §2.2)."""
     for _ in range(MAX_BLANK_LINES):
-        while b"\r".startswith(buffer):
-            buffer += yield False
-        if not buffer.startswith(b"\r\n"):
+        if not (yield from is_at_line_end(buffer)):
             break
         del buffer[:2]
     end = yield from find_line(buffer, 0, min(MAX_LINE + 2, most + 4), 414)
@@ -992,6 +990,13 @@ def take_head(buffer: bytearray, most: int) -> Taking[Request]:
     request = parse_head(bytes(buffer[: end - 4]))
     del buffer[:end]
     return request
+
+
+def is_at_line_end(buffer: bytearray) -> Taking[bool]:
+    """Tell whether CRLF comes next; the first other byte decides."""
+    while b"\r".startswith(buffer):
+        buffer += yield False
+    return buffer.startswith(b"\r\n")
 
 
 def find_fields(buffer: bytearray, start: int, limit: int) -> Taking[int]:
@@ -1057,7 +1062,9 @@ def take_chunks(buffer: bytearray, body: BytesIO | Pieces, most: int, trailer_ro
         if body.tell() + size > most:
             raise HTTPError(413)
         yield from take_content(buffer, body, size)
-        del buffer[: (yield from find_line(buffer, 0, 2, 400))]
+        if not (yield from is_at_line_end(buffer)):
+            raise HTTPError(400)
+        del buffer[:2]
         chunks += 1
         if buffer and not chunks % CHUNKS_AT_ONCE:
             buffer += yield True

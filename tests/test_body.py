@@ -204,6 +204,14 @@ def test_wrong_framing_is_refused_however_it_is_sliced(raw, length):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, ROOMY])
+@pytest.mark.parametrize(
+    "raw", [b"4\r\nhello", b"4\r\nhell\n", b"4\r\nhell\rX"], ids=["content", "LF", "CR and content"]
+)
+def test_the_first_wrong_byte_behind_a_chunk_is_refused_at_once(raw, length):
+    assert refusal(raw, length) == 400
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, ROOMY])
 def test_a_size_line_that_is_too_long_is_refused_before_its_end(length):
     assert refusal(b"5;" + b"x" * MAX_CHUNK_LINE, length) == 400
 
