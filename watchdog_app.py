@@ -199,12 +199,12 @@ def any_host(text: str) -> tuple[str, int]:
     return "0.0.0.0", int(text)  # noqa: S104
 
 
-def at_least(least: float, convert: Callable[[str], float], takes: str) -> Callable[[str], float]:
-    """Make a converter that refuses values below `least`; `takes` is the text of its error."""
+def checked(convert: Callable[[str], Any], is_valid: Callable[[Any], object], takes: str) -> Callable[[str], Any]:
+    """Make a converter that refuses a value which is not valid; `takes` is the text of its error."""
 
-    def converted(text: str) -> float:
+    def converted(text: str) -> Any:
         value = convert(text)
-        if value < least:
+        if not is_valid(value):
             raise ValueError(takes)
         return value
 
@@ -213,17 +213,11 @@ def at_least(least: float, convert: Callable[[str], float], takes: str) -> Calla
 
 def one_of(values: Mapping[str, Any], takes: str) -> Callable[[str], Any]:
     """Make a converter that accepts only the keys of `values`, in any case; `takes` is the text of its error."""
-
-    def converted(text: str) -> Any:
-        if text.lower() not in values:
-            raise ValueError(takes)
-        return values[text.lower()]
-
-    return converted
+    return checked(lambda text: values.get(text.lower()), lambda value: value is not None, takes)
 
 
 switch = one_of({"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}, "true or false")
-positive_size = at_least(1, size, "a size above 0, such as 4096, 256KB or 100MB")
+positive_size = checked(size, bool, "a size above 0, such as 4096, 256KB or 100MB")
 pool_time = "a duration of at least 90s, for which of-watchdog may reuse an idle connection"
 
 
@@ -251,16 +245,16 @@ class Settings:
     PORT: tuple[str, int] = setting(any_host, "")
     exec_timeout: float | None = setting(duration, "0")
     read_timeout: float = setting(duration, "30s")
-    write_timeout: float = setting(at_least(1e-9, duration, "a duration above 0, such as 30s"), "30s")
+    write_timeout: float = setting(checked(duration, bool, "a duration above 0, such as 30s"), "30s")
     healthcheck_interval: float = setting(duration, "")
     max_inflight: int = setting(count, "0")
     suppress_lock: bool = setting(switch, "false")
     ready_on: str = setting(one_of({"listen": "listen", "startup": "startup"}, "listen or startup"), "listen")
-    threads: int = setting(at_least(1, count, "a whole number from 1 on"), "512")
+    threads: int = setting(checked(count, bool, "a whole number from 1 on"), "512")
     max_body: int = setting(positive_size, "100MB")
     body_memory: int = setting(positive_size, "")
     max_head: int = setting(positive_size, "256KB")
-    keep_alive: float = setting(at_least(90, duration, pool_time), "120s")
+    keep_alive: float = setting(checked(duration, lambda seconds: seconds >= 90, pool_time), "120s")
     log_level: int = setting(one_of(LEVELS, "debug, info, warning or error"), "info")
     log_format: str = setting(one_of({"text": "text", "json": "json"}, "text or json"), "text")
     debug: bool = setting(switch, "false")
@@ -4719,13 +4713,11 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool
     parser.add_argument("--reload", action="store_true", help=reloading)
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
     options = parser.parse_args(arguments)
-    if options.bind is None:
-        return options.target, {}, options.reload
     try:
-        address(options.bind)
+        flags = {} if options.bind is None or not address(options.bind) else {"http_upstream_url": options.bind}
     except ValueError:
         parser.error(f"--bind={clipped(options.bind)} is not valid: it takes an address such as 127.0.0.1:5000")
-    return options.target, {"http_upstream_url": options.bind}, options.reload
+    return options.target, flags, options.reload
 
 
 def main(arguments: Sequence[str]) -> int:
