@@ -343,7 +343,12 @@ def application(environ, start_response):
         pytest.param(
             "async def handle(event, context):\n    yield 'x'\n    fails()\n", ["6", "3"], id="async generator"
         ),
-        pytest.param(f"import threading\n{HANDLE}threading.Thread(target=fails).start() or 'x'\n", ["3"], id="thread"),
+        pytest.param(
+            "import threading\ndef handle(event, context):\n    thread = threading.Thread(target=fails)\n"
+            "    thread.start()\n    thread.join()\n    return 'x'\n",
+            ["3"],
+            id="thread",
+        ),
         pytest.param(
             "import logging\ndef handle(event, context):\n    try: fails()\n    except Exception:"
             " logging.exception('caught')\n    return 'x'\n",
