@@ -766,7 +766,7 @@ class Request:
 
     length = 0  # of the body in bytes, or CHUNKED
     expects_continue = False
-    content: Any  # the part of an incomplete body that has arrived: BytesIO, or Pieces
+    content: BytesIO  # the part of an incomplete body that has arrived
     body = b""
     refusal: HTTPError | None = None
     repeated: Mapping[str, list[str]] = {}  # environ key -> separate values, for field names that occur more than once
@@ -1021,25 +1021,7 @@ def find_line(buffer: bytearray, start: int, limit: int, status: int) -> Taking[
         buffer += yield False
 
 
-class Pieces(deque[memoryview]):
-    """The content of a body that the function reads while it arrives: the pieces that it has not read yet."""
-
-    total = 0  # bytes that have arrived
-
-    def write(self, piece: memoryview) -> int:
-        if piece:
-            self.append(piece if isinstance(piece.obj, bytes) else memoryview(bytes(piece)))
-        self.total += len(piece)
-        return len(piece)
-
-    def tell(self) -> int:
-        return self.total
-
-    def getvalue(self) -> bytes:
-        return b"".join(self)
-
-
-def take_content(buffer: bytearray, body: BytesIO | Pieces, size: int) -> Taking[None]:
+def take_content(buffer: bytearray, body: BytesIO, size: int) -> Taking[None]:
     """Move `size` bytes to `body`."""
     taken = body.write(memoryview(buffer)[:size])
     del buffer[:taken]
@@ -1049,7 +1031,7 @@ def take_content(buffer: bytearray, body: BytesIO | Pieces, size: int) -> Taking
         buffer += data[taken:]
 
 
-def take_chunks(buffer: bytearray, body: BytesIO | Pieces, most: int, trailer_room: int) -> Taking[None]:
+def take_chunks(buffer: bytearray, body: BytesIO, most: int, trailer_room: int) -> Taking[None]:
     """Move the content of a chunked body, at most `most` bytes, to `body`; drop its trailers (RFC 9112 §7.1)."""
     chunks = 0
     while size := (yield from take_size(buffer)):
@@ -1178,7 +1160,7 @@ class RequestReader:
         body = whole_body(request.length, rest)
         if body and len(body) <= self.max_body:
             return self._completed(request, body)
-        content = request.content = Pieces() if self.streams else BytesIO()
+        content = request.content = BytesIO()
         if not rest and not self.streams:  # of-watchdog sends the head of a larger body on its own: 6 µs instead of 13
             return None
         if request.length == CHUNKED:
@@ -3613,7 +3595,8 @@ class ArrivingBody(RawIOBase):
     """A request's body that is read from the connection as the function asks for it (`stream_request`). Owner."""
 
     def __init__(self, connection: Connection, request: Request, patience: float) -> None:
-        self.connection, self.request, self.patience, self.waited = connection, request, patience, 0.0
+        self.connection, self.request, self.patience = connection, request, patience
+        self.received, self.waited = connection.reader.received, 0.0
 
     def readable(self) -> bool:
         return True
@@ -3624,13 +3607,14 @@ class ArrivingBody(RawIOBase):
         Raise HTTPError for a body that is not valid, is cut, or stops arriving.
         """
         content, reader = self.request.content, self.connection.reader
-        while not content and reader.pending is self.request:  # which may be a later request by now
+        while not content.tell() and reader.pending is self.request:  # which may be a later request by now
             self._receive(reader)
-        piece = content.popleft() if content else b""
-        size = min(len(target), len(piece))
-        target[:size] = piece[:size]
-        if size < len(piece):
-            content.appendleft(piece[size:])
+        content.seek(0)
+        size = content.readinto(target)
+        rest = content.read()  # usually nothing
+        content.seek(0)
+        content.truncate()
+        content.write(rest)
         return size
 
     def _receive(self, reader: RequestReader) -> None:
@@ -3639,6 +3623,7 @@ class ArrivingBody(RawIOBase):
         data = b"" if reader.in_part else self.connection.receive()
         if data or reader.in_part:
             request = reader.receive(data or b"")
+            self.received += len(data or b"")
         else:
             request = self._wait(reader) if data is None else reader.give_up(400)
         if request is not None and request.refusal:
@@ -3647,7 +3632,7 @@ class ArrivingBody(RawIOBase):
     def _wait(self, reader: RequestReader) -> Request | None:
         """Wait for more; refuse a body that pauses for too long, or whose waits add up to more than its bytes allow."""
         began = monotonic()
-        allowed = min(self.patience, self.patience + reader.received / BODY_RATE - self.waited)
+        allowed = min(self.patience, self.patience + self.received / BODY_RATE - self.waited)
         came = poll_for(self.connection.fd, POLLIN, max(allowed, 0.0))
         self.waited += monotonic() - began
         return None if came else reader.give_up(408)
