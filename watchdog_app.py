@@ -283,7 +283,7 @@ class Settings:
 
 
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
-    name: value for name, value in vars(Settings).items() if isinstance(value, tuple)
+    name: vars(Settings)[name] for name in Settings.__annotations__ if name in vars(Settings)
 }
 
 
