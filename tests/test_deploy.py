@@ -86,9 +86,16 @@ def test_environment_is_valid_and_leaves_time_for_a_504(environment):
     assert settings.exec_timeout < settings.write_timeout == settings.read_timeout
 
 
-def test_bodies_take_a_quarter_of_the_memory_where_faasd_hides_the_limit():
-    limit = size(STACK["limits"]["memory"] + "B")  # Kubernetes' Mi is our MiB
-    assert size(STACK["environment"]["body_memory"]) == limit // watchdog_app.BODY_SHARE
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(block("stack.yaml"), id="on the page"),
+        pytest.param((ROOT / "stack.yaml").read_text(), id="of the repository"),
+    ],
+)
+def test_bodies_take_a_quarter_of_the_memory_where_faasd_hides_the_limit(text):
+    limit = size(re.search(r" limits:.*?memory: (\w+)", text, re.DOTALL)[1] + "B")  # Kubernetes' Mi is our MiB
+    assert size(re.search(r" body_memory: (\w+)", text)[1]) == limit // watchdog_app.BODY_SHARE
 
 
 def test_name_of_the_function_is_the_one_in_the_stack():
