@@ -1861,6 +1861,7 @@ class Context(Attributes):
     namespace: str | None
     _exec_timeout: float | None
     _secret_dir: str
+    _failed = False  # whether `on_error` has been called
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
@@ -2114,15 +2115,25 @@ class Feed:
 class Later:
     """The body of a response that depends on a feed.
 
-    Any WSGI server can iterate over it, and waits; a server that uses `when_ready` and `take` needs no thread to wait.
-    Arguments: feed; respond, called when the feed is ready, returns the items to send.
+    Any WSGI server or middleware can iterate over it, and waits, while the caller is there; a server that uses
+    `when_ready` and `take` needs no thread to wait. Arguments: feed; respond, called when the feed is ready, returns
+    the items to send; context, of the call.
     """
 
-    def __init__(self, feed: Feed, respond: Callable[[], Iterable[bytes]]) -> None:
+    def __init__(self, feed: Feed, respond: Callable[[], Iterable[bytes]], context: Context) -> None:
         self.when_ready, self.take, self.close = feed.when_ready, respond, getattr(feed, "close", bool)
+        self.wait, self.context = feed.wait, context
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self.take()
+        while not self.wait(TICK):
+            if self.context.cancelled:
+                self.close()
+                raise Disconnected
+        items = self.take()
+        try:
+            yield from items
+        finally:
+            getattr(items, "close", bool)()
 
 
 class Inbox:
@@ -2593,7 +2604,9 @@ class Function:
 
     Arguments: handle(event, context); startup(context), called before the first call; shutdown(context), called after
     the last one; ready(), which returns false or raises while the function cannot take calls; stream_request, whether
-    `handle` is called before the body has arrived.
+    `handle` is called before the body has arrived; wrap(application), called once with the WSGI application, returns
+    the one to serve; on_error(error, event, context), called with what `handle` raises, unless that is an HTTPError,
+    returns a result in its place, or None to leave the failure as it is.
     """
 
     def __init__(
@@ -2603,14 +2616,17 @@ class Function:
         shutdown: Callable[[Any], Any] | None = None,
         ready: Callable[[], Any] | None = None,
         stream_request: bool = False,
+        wrap: Callable[[WSGIApplication], WSGIApplication] | None = None,
+        on_error: Callable[[Any, Any, Any], Any] | None = None,
     ) -> None:
         if not callable(handle):
             raise TypeError(f"handle is {clipped(handle)}: it takes a function of event and context")
-        for name, hook in (("startup", startup), ("shutdown", shutdown), ("ready", ready)):
+        hooks = {"startup": startup, "shutdown": shutdown, "ready": ready, "wrap": wrap, "on_error": on_error}
+        for name, hook in hooks.items():
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} is {clipped(hook)}: it takes a function, or None")
         self.handle, self.stream_request = handle, bool(stream_request)
-        self.startup, self.shutdown, self.ready = startup, shutdown, ready
+        self.startup, self.shutdown, self.ready, self.wrap, self.on_error = startup, shutdown, ready, wrap, on_error
 
 
 class Readiness:
@@ -2664,6 +2680,8 @@ class Application:
     for the context, by default `os.environ`.
     """
 
+    raise_errors = False  # instead of a 500; an HTTPError is a response all the same
+
     def __init__(
         self,
         function: Function | Callable[[Any, Any], Any],
@@ -2680,6 +2698,10 @@ class Application:
         self.context = Context.of(env, settings)
         self.readiness = Readiness(self._is_ready) if self.function.ready else None
 
+    def wrapped(self) -> Application:
+        """Return the application to serve: this one, or what the function's `wrap` makes of it."""
+        return Wrapped(self, self.function.wrap) if self.function.wrap else self
+
     def startup(self) -> None:
         """Call the function's `startup`, if it has one; let its exceptions through."""
         if self.function.startup:
@@ -2695,7 +2717,7 @@ class Application:
 
     def _run_hook(self, hook: Callable[..., Any], *arguments: Any) -> Any:
         result = hook(*arguments)
-        return Job(result).take() if hasattr(result, "__await__") else result
+        return Job(result, running_call()).take() if hasattr(result, "__await__") else result
 
     def _is_ready(self) -> bool:
         """Call the function's `ready`; an exception counts as false."""
@@ -2722,10 +2744,11 @@ class Application:
             result = produce(event, context)
             if hasattr(result, "__await__"):
                 job = Job(result, context)
-                return Later(job, lambda: self._respond(lambda *_: job.take(), event, context, start_response))
+                more = partial(self._respond, lambda *_: job.take(), event, context, start_response)
+                return Later(job, more, context)
             response = None if callable(result) and is_application(result) else to_response(result)
         except BaseException as error:  # also SystemExit: sys.exit in a function ends its call, not the server
-            response = self._failure(error, event, context)
+            return self._recover(error, event, context, start_response)
         if response is None:
             return self._relay(result, event, context, start_response)
         return self._send(response, event, context, start_response)
@@ -2758,7 +2781,7 @@ class Application:
             return stream  # type: ignore[no-any-return]
 
         if isinstance(stream, AwaitedStream):
-            return Later(stream.start(context), lambda: self._relay(send, event, context, start_response))
+            return Later(stream.start(context), lambda: self._relay(send, event, context, start_response), context)
         stream.context = context
         return send(event.environ, start_response)
 
@@ -2776,7 +2799,7 @@ class Application:
             def start_again(status: str, headers: HeaderPairs, _: Any = None) -> Callable[[bytes], object]:
                 return start_response(status, headers, failure)  # which the application may have called already
 
-            return self._send(self._failure(error, event, context), event, context, start_again)
+            return self._recover(error, event, context, start_again)
 
     def answers_at_once(self, target: str) -> bool:
         """Return whether the runtime itself responds to `target`, which needs no thread."""
@@ -2787,7 +2810,24 @@ class Application:
         if event.path == "/_/health" or self.readiness is None:
             return self._send(state(True), event, context, start_response)
         answer = self.readiness.ask()
-        return Later(answer, lambda: self._send(state(answer.take()), event, context, start_response))
+        return Later(answer, lambda: self._send(state(answer.take()), event, context, start_response), context)
+
+    def _recover(
+        self, error: BaseException, event: Event, context: Context, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Respond to an exception of `handle`, with what the function's `on_error` makes of it, once for a call."""
+        on_error = None if context._failed or isinstance(error, (HTTPError, SenderGone)) else self.function.on_error
+        if on_error is None:
+            return self._send(self._failure(error, event, context), event, context, start_response)
+        context._failed = True
+
+        def recovered(event: Event, context: Context) -> Any:
+            result = self._run_hook(on_error, error, event, context)
+            if result is None:
+                raise error
+            return result
+
+        return self._respond(recovered, event, context, start_response)
 
     def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
         """Convert an exception of `handle` to a response: an HTTPError to its own; any other is logged and a 500."""
@@ -2798,6 +2838,8 @@ class Application:
                 return from_error(error)
             except BaseException as second:
                 return self._failure(second, event, context)
+        if self.raise_errors:
+            raise error
         trace = self._report(error, event, context)
         text = "Internal Server Error\ncall id: " + clipped(context.call_id).strip("'") + "\n"
         return Response(500, PLAIN[:], (text + trace if self.debug else text).encode("utf-8", "replace"))
@@ -2810,6 +2852,32 @@ class Application:
         trace += format_traceback(shown, of_function=self.handle) if shown else ""
         log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, context.call_id)
         return trace
+
+
+class Wrapped(Application):
+    """An application inside the WSGI middleware of its function; health checks do not pass through that.
+
+    Arguments: application; wrap, which makes the middleware. Raises LoadError if that cannot be called.
+    """
+
+    def __init__(self, application: Application, wrap: Callable[[WSGIApplication], WSGIApplication]) -> None:
+        vars(self).update(vars(application))
+        self.middleware = wrap(super().__call__)
+        if not callable(self.middleware):
+            fault = f"wrap returned {clipped(self.middleware)}: it has to return a WSGI application"
+            raise LoadError("{}:{}: {}".format(*place_of(wrap), fault))
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        is_own = environ.get("PATH_INFO", "") in OWN_PATHS
+        return (super().__call__ if is_own else self.middleware)(environ, start_response)
+
+    def _send(
+        self, response: Response, event: Event, context: Context, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Send with a Content-Length: what the middleware makes of the list may hide its length from the server."""
+        if type(response.body) is bytes and response.status not in (204, 304):
+            response.headers.append(("Content-Length", str(len(response.body))))
+        return super()._send(response, event, context, start_response)
 
 
 def is_application(result: Any) -> bool:
@@ -2949,7 +3017,14 @@ class FunctionFinder:
         module.__spec__ = module.__spec__.loader_state  # its own, which the import system has just replaced
 
 
-HOOKS = {"startup": ("context",), "shutdown": ("context",), "ready": ()}  # and their arguments
+# The hooks and their arguments
+HOOKS = {
+    "startup": ("context",),
+    "shutdown": ("context",),
+    "ready": (),
+    "wrap": ("application",),
+    "on_error": ("error", "event", "context"),
+}
 
 
 def declared(module: ModuleType, name: str) -> Function:
@@ -2959,6 +3034,8 @@ def declared(module: ModuleType, name: str) -> Function:
         if fault := misfit(handle, ("event", "context"), name):
             raise LoadError(fault)
         hooks: dict[str, Any] = {hook: value for hook in HOOKS if callable(value := getattr(module, hook, None))}
+        if getattr(hooks.get("wrap"), "__module__", "") == "textwrap":
+            del hooks["wrap"]
         for hook, value in list(hooks.items()):
             if fault := misfit(value, HOOKS[hook], hook):
                 log("WARNING", f"{fault}, and is no hook")
@@ -2999,7 +3076,7 @@ def make_application(target: str | os.PathLike[str] = "") -> Application:
     import atexit
 
     atexit.register(application.shutdown)
-    return application
+    return application.wrapped()
 
 
 # ---- 12. Exchange: one request and its response ----------------------------------------------------------------------
@@ -4444,6 +4521,8 @@ def load_application(target: str, settings: Settings, env: Mapping[str, str], li
         application = Application(load_function(target), settings, env)
         failure = "startup failed"
         application.startup()
+        failure = "wrap failed"
+        application = application.wrapped()
     except (SettingsError, LoadError):
         raise
     except BaseException as error:
@@ -4515,15 +4594,6 @@ class Answer:
         return f"<Answer {self.status} {dict(self.headers)!r}>"
 
 
-class LetThrough(Application):
-    """An application that raises the function's exceptions; an HTTPError is still a response."""
-
-    def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
-        if isinstance(error, HTTPError):
-            return super()._failure(error, event, context)
-        raise error
-
-
 def invoke(
     handle: Function | Callable[[Any, Any], Any],
     method: str = "GET",
@@ -4557,7 +4627,9 @@ def invoke(
         started.append((status, pairs))
         return early.append
 
-    items = (LetThrough if raise_errors else Application)(handle)(environ, start_response)
+    application = Application(handle)
+    application.raise_errors = raise_errors
+    items = application.wrapped()(environ, start_response)
     while isinstance(items, Later):
         items = items.take()
     close, iterator = getattr(items, "close", bool), iter(items)
