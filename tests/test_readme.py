@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import inspect
 import io
 import os
@@ -95,24 +96,25 @@ def test_build_arguments_and_their_defaults_are_those_of_the_dockerfile():
 
 
 def test_hooks_are_those_of_the_code():
-    documented = {
-        name: bool(argument) for row in table("hooks") for name, argument in re.findall(r"^`(\w+)\((\w*)\)`", row[0])
-    }
+    found = [re.match(r"`(\w+)\(([\w, ]*)\)`", row[0]) for row in table("hooks")]
+    documented = {match[1]: match[2].count(",") + bool(match[2]) for match in found}
     parameters = set(inspect.signature(watchdog_app.Function).parameters) - {"handle", "stream_request"}
     assert documented.keys() == parameters
     seen = []
-    hooks = {name: lambda *arguments, name=name: seen.append((name, len(arguments))) for name in parameters}
-    application = watchdog_app.Application(
-        watchdog_app.Function(lambda event, context: None, **hooks), watchdog_app.Settings(), {}
-    )
+
+    def hook(name, *arguments):
+        seen.append((name, len(arguments)))
+        return arguments[0] if name == "wrap" else "x"
+
+    hooks = {name: functools.partial(hook, name) for name in parameters}
+    function = watchdog_app.Function(lambda event, context: 1 / 0, **hooks)
+    application = watchdog_app.Application(function, watchdog_app.Settings(), {})
     application.startup()
-    application({"REQUEST_METHOD": "GET", "PATH_INFO": "/_/ready"}, lambda status, headers: None)
+    wrapped = application.wrapped()
+    for path in ("/_/ready", "/"):
+        wrapped({"REQUEST_METHOD": "GET", "PATH_INFO": path}, lambda status, headers: None)
     application.shutdown()
-    assert seen == [
-        ("startup", documented["startup"]),
-        ("ready", documented["ready"]),
-        ("shutdown", documented["shutdown"]),
-    ]
+    assert seen == [(name, documented[name]) for name in ("startup", "wrap", "ready", "on_error", "shutdown")]
 
 
 def test_event_has_what_the_table_names():

@@ -12,6 +12,7 @@ from watchdog_app import (
     Context,
     Event,
     File,
+    Function,
     Headers,
     HTTPError,
     Query,
@@ -69,6 +70,19 @@ def see_application() -> WSGIApplication:
     return Application(handle, Settings(), {"HOSTNAME": "test"})
 
 
+def on_error(error: Exception, event: Event, context: Context) -> dict[str, Any]:
+    return {"statusCode": 502, "body": {"error": str(error), "path": event.path}}
+
+
+def wrap(application: WSGIApplication) -> WSGIApplication:
+    return application
+
+
+def see_hooks() -> Function:
+    assert_type(Application(handle).wrapped(), Application)
+    return Function(handle, wrap=wrap, on_error=on_error)
+
+
 def see_test_kit() -> None:
     assert_type(invoke(handle, "POST", files={"a": b"", "b": ("b.txt", b""), "c": ("c.png", b"", "image/png")}), Answer)
     assert_type(invoke(handle, "POST", form={"a": "b"}, files={"c": [b"", ("d.txt", b"")]}), Answer)
@@ -82,3 +96,4 @@ def see_mistakes(event: Event, context: Context) -> None:
     invoke(handle, files={"a": "text"})  # type: ignore[dict-item]
     HTTPError("404")  # type: ignore[arg-type]
     Settings(threads=4)  # type: ignore[arg-type]
+    Function(handle, wrap=handle)  # type: ignore[arg-type]
