@@ -239,7 +239,7 @@ class Settings:
 
     host: str
     port: int
-    # As a class attribute, each is its converter and its default as text; the README has the same table
+    # As a class attribute, each is its converter and its default as text; docs/reference.md has the same table
     upstream_url: tuple[str, int] = setting(address, "http://127.0.0.1:5000")
     http_upstream_url: tuple[str, int] = setting(address, "")
     PORT: tuple[str, int] = setting(any_host, "")

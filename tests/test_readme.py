@@ -1,4 +1,4 @@
-"""The README says what is so: its commands and blocks run, and its tables equal the code."""
+"""The README and the pages behind it say what is so: their commands and blocks run, and their tables equal the code."""
 
 import ast
 import collections
@@ -43,18 +43,21 @@ import watchdog_app
 
 REAL = shutil.which("fwatchdog")
 README = (ROOT / "README.md").read_text()
-BLOCKS = python_blocks("README.md")
+REFERENCE = (ROOT / "docs/reference.md").read_text()
+HOW_IT_WORKS = (ROOT / "docs/how-it-works.md").read_text()
+BLOCKS = python_blocks("README.md") + python_blocks("docs/reference.md")
 MODULE = (ROOT / "watchdog_app.py").read_text()
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
 def block(name):
-    """Return the lines of the block behind the comment `name`."""
+    """Return the lines of the README's block behind the comment `name`."""
     return re.search(rf"<!-- {name} -->\n```console\n(.*?)```", README, re.DOTALL)[1].splitlines()
 
 
 def table(name):
-    """Return the rows of the table behind the comment `name`."""
-    return table_rows(re.search(rf"<!-- {name} -->\n((?:\|.*\n)+)", README)[1])
+    """Return the rows of the reference's table behind the comment `name`."""
+    return table_rows(re.search(rf"<!-- {name} -->\n((?:\|.*\n)+)", REFERENCE)[1])
 
 
 def names(cell):
@@ -311,7 +314,7 @@ def test_fault_at_the_start_ends_as_the_table_says(row, start, tmp_path):
 def test_picture_is_the_modules():
     picture = [
         line
-        for line in README.splitlines()
+        for line in HOW_IT_WORKS.splitlines()
         if (line.startswith((" bytes ──►", " └───", "      ")) and "─" in line) or "▲" in line
     ]
     assert len(picture) == 3
@@ -424,9 +427,27 @@ def test_module_refers_only_to_the_standard_library():
     assert imported <= set(sys.stdlib_module_names)
 
 
-def test_repository_has_what_the_readme_links_to():
-    for link in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert (ROOT / link).exists(), link
+PAGES = ["README.md", "SECURITY.md", "examples/README.md", "bench/README.md", *(f"docs/{path.name}" for path in DOCS)]
+
+
+def anchors(page):
+    """Return what GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_links_to_what_is_there(page):
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", (ROOT / page).read_text()):
+        path, _, anchor = link.partition("#")
+        target = ROOT / page if not path else (ROOT / page).parent / path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("name", ["reference", "how-it-works", "deploy", "moving-over"])
+def test_readme_leads_to_each_page(name):
+    assert f"](docs/{name}.md" in README
 
 
 def test_wait_for_fails_when_the_condition_does_not_come_about(monkeypatch):
@@ -436,7 +457,7 @@ def test_wait_for_fails_when_the_condition_does_not_come_about(monkeypatch):
 
 
 def test_no_path_of_a_machine_stands_in_what_people_read():
-    pages = ("README.md", "CHANGELOG.md", "docs/moving-over.md", "docs/deploy.md")
+    pages = ("README.md", "CHANGELOG.md", *DOCS)
     for file in (*pages, "watchdog_app.py", "Makefile", "pyproject.toml"):
         text = Path(ROOT / file).read_text()
         assert not re.search(r"/(?:home(?!/app\b)|root|work|Users)/", text), file
