@@ -69,7 +69,7 @@ image-test: $(VENV)/installed ## Build the image, run it, and test it
 	$(BIN)/python -m pytest image
 
 examples-test: $(EXAMPLES)/.venv/installed ## Test the examples, and web frameworks, with the packages that they need
-	$(EXAMPLES)/.venv/bin/python -X dev -W error -m pytest tests/test_examples_folder.py tests/test_flask_adapter.py tests/test_frameworks.py tests/test_moving.py tests/test_patching.py tests/test_wrap.py
+	$(EXAMPLES)/.venv/bin/python -X dev -W error -m pytest tests/test_examples_folder.py tests/test_flask_adapter.py tests/test_frameworks.py tests/test_models.py tests/test_moving.py tests/test_patching.py tests/test_wrap.py
 
 bench: bench-tools $(BENCH)/.venv/installed ## Compare with other servers; QUICK=1: within two minutes, once they are installed
 	$(BENCH)/.venv/bin/python $(BENCH)/compare.py $(if $(QUICK),--quick) $(FLAGS)
@@ -90,10 +90,10 @@ $(VENV)/installed: requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-$(EXAMPLES)/.venv/installed: $(wildcard $(EXAMPLES)/*/requirements.txt) tests/requirements-frameworks.txt tests/requirements-patching.txt requirements-dev.txt
+$(EXAMPLES)/.venv/installed: $(wildcard $(EXAMPLES)/*/requirements.txt) tests/requirements-frameworks.txt tests/requirements-models.txt tests/requirements-patching.txt requirements-dev.txt
 	$(PYTHON) -m venv $(EXAMPLES)/.venv
 	$(EXAMPLES)/.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep ^pytest requirements-dev.txt)" \
-		$(patsubst %,-r %,$(wildcard $(EXAMPLES)/*/requirements.txt) tests/requirements-frameworks.txt tests/requirements-patching.txt)
+		$(patsubst %,-r %,$(wildcard $(EXAMPLES)/*/requirements.txt) tests/requirements-frameworks.txt tests/requirements-models.txt tests/requirements-patching.txt)
 	@touch $@
 
 $(BENCH)/.venv/installed: $(BENCH)/requirements.txt

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     V = TypeVar("V")
+    D = TypeVar("D")
     Taking = Generator[bool, bytes, T]  # see section 5
     RequestLine = tuple[str, str, bool, dict[str, str]]
     HeaderPairs = list[tuple[str, str]]
@@ -1319,7 +1320,7 @@ JSON_TYPES = (dict, list, tuple, str, int, type(None))
 def json_fault(value: Any) -> str:
     """Name the first part of `value` that has no JSON form, its place and what would help; return "" for none."""
     try:
-        while not (isinstance(value, JSON_TYPES) or (isinstance(value, float) and value - value == 0)):  # inf, NaN
+        while not (isinstance(value, JSON_TYPES) or (isinstance(value, float) and abs(value) < FOREVER)):
             value = json_default(value)
         parts: Any = enumerate(value) if isinstance(value, (list, tuple)) else getattr(value, "items", tuple)()
         for key, part in parts:
@@ -1344,12 +1345,13 @@ JSON_FORMS: dict[str, Callable[[Any], Any]] = {
     "datetime.date": lambda value: value.isoformat(),  # a datetime is a date
     "datetime.time": lambda value: value.isoformat(), "datetime.timedelta": iso_duration, "decimal.Decimal": str,
     "uuid.UUID": str, "collections.UserString": str, "enum.Enum": lambda value: value.value, "sqlite3.Row": dict,
-    "builtins.set": list, "builtins.frozenset": list,
+    "builtins.set": list, "builtins.frozenset": list, "numpy.ndarray": lambda value: value.tolist(),
+    "numpy.generic": lambda value: value.item(), "numpy.floating": float, "numpy.complexfloating": complex,
 }  # fmt: skip
 # An attribute of a value without a JSON form -> what would help
 JSON_HELP = {
     "__await__": "await", "isoformat": ".isoformat()", "tolist": ".item() or .tolist()", "decode": ".decode()",
-    "json": ".json()", "to_dict": ".to_dict()", "__iter__": "list(...)", "__traceback__": "str(...)",
+    "dict": ".dict()", "json": ".json()", "to_dict": ".to_dict()", "__iter__": "list(...)", "__traceback__": "str(...)",
     "is_integer": "None", "__call__": "calling it", "__dict__": "vars(...)", "__str__": "str(...)",
 }  # fmt: skip
 
@@ -1359,15 +1361,51 @@ def json_default(value: Any) -> Any:
     for cls in type(value).__mro__:
         if convert := JSON_FORMS.get(f"{cls.__module__}.{cls.__qualname__}"):
             return convert(value)
+    if hasattr(type(value), "model_dump"):  # pydantic
+        return value.model_dump(mode="json")
+    if hasattr(type(value), "__struct_fields__"):
+        return struct_form(value)
+    fields = getattr(type(value), "__attrs_attrs__", None)
     if hasattr(type(value), "__dataclass_fields__"):
-        import dataclasses  # already loaded by the function
-
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fields = sys.modules["dataclasses"].fields(value)
+    if fields is not None:
+        return {field.name: getattr(value, field.name) for field in fields}
     kinds: Any = (os.PathLike, os.fsdecode), (Mapping, dict), ((Sequence, Set, ValuesView), list)
     for kind, convert in kinds:
         if isinstance(value, kind) and not isinstance(value, (bytes, bytearray, memoryview)):
             return convert(value)
     raise TypeError(next(f"{advice} would help" for name, advice in JSON_HELP.items() if hasattr(value, name)))
+
+
+def struct_form(value: Any) -> Any:
+    """Convert a Struct by msgspec, or to its fields, one of which json_fault names, if a part has no JSON form."""
+    try:
+        return sys.modules["msgspec"].to_builtins(value, enc_hook=json_default)
+    except TypeError:
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+def fitted(model: Any, value: Any, text: str) -> Any:
+    """Make an instance of a model of JSON, its parsed value or its text; raise a 422 if it does not fit."""
+    if not callable(model) or hasattr(model, "__origin__"):
+        raise TypeError(f"model is {clipped(model)}: it takes a class or a function")
+    try:
+        if hasattr(model, "model_validate_json"):  # pydantic, whose strict mode takes dates from text only
+            return model.model_validate_json(text)
+        if hasattr(model, "__struct_fields__"):
+            return sys.modules["msgspec"].json.decode(text, type=model)
+        has_fields = hasattr(model, "__dataclass_fields__") or hasattr(model, "__attrs_attrs__")
+        return model(**value) if has_fields else model(value)
+    except (TypeError, ValueError, KeyError) as error:
+        raise HTTPError(422, {"detail": account_of(error)}) from error
+
+
+def account_of(error: Any) -> Any:
+    """Return what a model says is wrong with a value: pydantic's list of errors, or text."""
+    if hasattr(error, "error_count"):
+        return json_codec()[1](error.json(include_url=False, include_input=False))
+    text = str(error.args[0] if error.args else error)[:1000]
+    return f"missing {clipped(text)}" if isinstance(error, KeyError) else text
 
 
 # ---- 8. Event and context: the arguments of handle -------------------------------------------------------------------
@@ -1436,6 +1474,17 @@ class Values:
     def __missing__(self, key: str) -> NoReturn:
         raise Missing(f"missing {self._what} {clipped(text_name(key))}")
 
+    if TYPE_CHECKING:
+
+        @overload
+        def get(self, key: str, default: None = None, type: None = None) -> str | None: ...
+        @overload
+        def get(self, key: str, default: D, type: None = None) -> str | D: ...
+        @overload
+        def get(self, key: str, default: None = None, *, type: Callable[[str], T]) -> T | None: ...
+        @overload
+        def get(self, key: str, default: D, type: Callable[[str], T]) -> T | D: ...
+
     def get(self: Any, key: str, default: Any = None, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002 (Werkzeug's name)
         """Return the value of `key`, converted by `type`; `default` if it is missing or does not convert."""
         found = converted([self[key]] if text_name(key) in self else [], type)
@@ -1487,7 +1536,7 @@ class Headers(Values, Mapping[str, str]):
     get_all = Values.getlist
 
 
-class Several(Values, dict[str, "V"]):
+class Several(Values, dict[str, "V"]):  # type: ignore[misc]  # whose `get` takes no type
     """The base of Query and Files: named values in order of arrival, a dict of the first values."""
 
     def __init__(self, pairs: Iterable[tuple[str, V]], what: str = "query parameter") -> None:
@@ -1537,6 +1586,11 @@ class Files(Several[File]):
 
     if TYPE_CHECKING:
 
+        @overload  # type: ignore[override]
+        def get(self, key: str, default: None = None) -> File | None: ...
+        @overload
+        def get(self, key: str, default: D) -> File | D: ...
+        def get(self, key: str, default: Any = None) -> Any: ...
         def getlist(self, key: str) -> list[File]: ...  # type: ignore[override]
 
 
@@ -1755,14 +1809,27 @@ class Event(Attributes):
     def stream(self) -> BinaryIO:
         return BytesIO(self._content)
 
-    def json(self) -> Any:
-        """Parse the body as JSON, whatever its Content-Type; raise a 400 if it is not JSON."""
+    if TYPE_CHECKING:
+
+        @overload
+        def json(self, model: None = None) -> Any: ...
+        @overload
+        def json(self, model: Callable[..., T]) -> T: ...
+
+    def json(self, model: Any = None) -> Any:
+        """Parse the body as JSON, whatever its Content-Type; raise a 400 if it is not JSON.
+
+        Argument: model, a pydantic model, a msgspec Struct, a dataclass, an attrs class, or a function of the parsed
+        value; its instance or result is returned. A body that does not fit it is a 422 with what the model says.
+        """
         body = self._plain()
         self._claim(parsed_size(body))
         try:
-            return json_codec()[1](body.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
+            text = body.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+            value = json_codec()[1](text)
         except (ValueError, RecursionError) as error:
             raise NotReadable(f"the body is not valid JSON: {clipped(str(error)).strip(chr(39))}") from None
+        return value if model is None else fitted(model, value, text)
 
     def form(self) -> Query:
         """Return the fields of a form, urlencoded or multipart.
@@ -1907,6 +1974,13 @@ class Context(Attributes):
         """Whether the caller has gone; always False under another server."""
         connection = self._environ.get("of_python.connection")
         return bool(connection and connection.has_gone())
+
+    if TYPE_CHECKING:
+
+        @overload
+        def secret(self, name: str) -> str: ...
+        @overload
+        def secret(self, name: str, default: D) -> str | D: ...
 
     def secret(self, name: str, default: Any = REQUIRED) -> Any:
         """Read a secret's file; return its text without the final line break.
