@@ -233,7 +233,7 @@ def test_name_of_a_hook_with_another_signature_is_no_hook(folder, log):
 
 
 def listed(package):
-    return f"is '{package}' listed in requirements.txt, and was the function built since?"
+    return f"is '{package}' listed in requirements.txt, and has the function been rebuilt since?"
 
 
 HINTS = [
@@ -245,15 +245,15 @@ HINTS = [
     pytest.param("import bs4", listed("beautifulsoup4"), id="Beautiful Soup"),
     pytest.param("from dateutil.parser import parse", listed("python-dateutil"), id="dateutil"),
     pytest.param("from nosuch.sub import x", listed("nosuch"), id="of a package"),
-    pytest.param("from .helper import x", "FOLDER holds no helper.py, but handler.py, helpers.py", id="relative"),
-    pytest.param("import function.helper", "FOLDER holds no helper.py, but handler.py, helpers.py", id="of function"),
-    pytest.param("import lib.other", "FOLDER/lib holds no other.py, but words.py", id="of a folder"),
-    pytest.param("from .lib.other import x", "FOLDER/lib holds no other.py, but words.py", id="relative, of a folder"),
+    pytest.param("from .helper import x", "FOLDER has no helper.py, only handler.py, helpers.py", id="relative"),
+    pytest.param("import function.helper", "FOLDER has no helper.py, only handler.py, helpers.py", id="of function"),
+    pytest.param("import lib.other", "FOLDER/lib has no other.py, only words.py", id="of a folder"),
+    pytest.param("from .lib.other import x", "FOLDER/lib has no other.py, only words.py", id="relative, of a folder"),
     pytest.param("import words", "lib/words.py in the function's folder is imported as lib.words", id="in a folder"),
     pytest.param("import _no_tkinter", listed("_no_tkinter"), id="private"),
     pytest.param(
         "raise ModuleNotFoundError('curses', name='curses')",
-        "curses of the standard library is left out of the image",
+        "curses is part of the standard library, but not of the image",
         id="of the standard library",
     ),
 ]
@@ -274,7 +274,7 @@ def test_missing_module_ends_the_program_with_a_hint(tmp_path):
         status, log = program.end()
     assert status == 1
     assert log.count("ERROR") == 1 and OWN not in log
-    assert log.endswith(f"  Hint: {tmp_path} holds no help.py, but handler.py, helper.py, helpers.py\n")
+    assert log.endswith(f"  Hint: {tmp_path} has no help.py, only handler.py, helper.py, helpers.py\n")
 
 
 @pytest.mark.parametrize("number", [13, 30], ids=["EACCES", "EROFS"])
@@ -291,7 +291,7 @@ def test_missing_module_ends_the_program_with_a_hint(tmp_path):
 def test_write_that_is_refused_says_what_can_be_written(folder, log, number, path, helps):
     source = f"import os\ndef handle(event, context):\n    raise OSError({number}, 'refused', {path})\n"
     hints = [line for line in record_of(folder, log, source).splitlines() if "Hint" in line]
-    assert hints == ["  Hint: in its container a function can write only to /tmp, and to volumes"] * helps
+    assert hints == ["  Hint: in its container, a function can write only to /tmp and to volumes"] * helps
 
 
 # -- what runs outside of a call --
