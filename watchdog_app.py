@@ -694,7 +694,7 @@ def place_of(function: Any) -> tuple[str, int]:
     return (code.co_filename, code.co_firstlineno) if code else (clipped(function), 0)
 
 
-FUNCTION_FOLDER = "watchdog_app_function"  # in the environment of the processes that the function starts
+FUNCTION_FOLDER = "watchdog_app_function"  # environment variable for the processes that the function starts
 PIP_NAMES = """attr=attrs bs4=beautifulsoup4 Crypto=pycryptodome cv2=opencv-python-headless dateutil=python-dateutil
 dotenv=python-dotenv fitz=PyMuPDF jwt=PyJWT magic=python-magic MySQLdb=mysqlclient PIL=Pillow psycopg2=psycopg2-binary
 skimage=scikit-image sklearn=scikit-learn yaml=PyYAML"""  # module=package, where the names differ
@@ -1625,7 +1625,7 @@ PARAMETER = rf'[ \t]*;[ \t]*(?:({TOKEN})=(?:({TOKEN})|"([^"]*)"))?'  # RFC 9110 
 
 
 def malformed(why: str) -> NotReadable:
-    """Make the 400 for a body that is not valid multipart/form-data."""
+    """Return the exception for a body that is not valid multipart/form-data, a 400."""
     return NotReadable(f"the body is not valid multipart/form-data: {why}")
 
 
@@ -1863,8 +1863,8 @@ class Event(Attributes):
         return Query(texts, "form field"), Files(files, "file")
 
     def _plain(self) -> bytes:
-        """Return the body; raise a 415 if it has a Content-Encoding. Decoding is left to the function: signatures are
-        of the body as it was sent, and a small one may expand to a huge one.
+        """Return the body; raise a 415 if it has a Content-Encoding. Decoding is left to the function, since signatures
+        cover the body as it was sent, and a small body may expand to a huge one.
         """
         coding = self.environ.get("HTTP_CONTENT_ENCODING", "")
         if coding.lower() not in ("", "identity"):
@@ -2264,7 +2264,7 @@ class Loop:
             except (SystemExit, KeyboardInterrupt):  # from a task: asyncio raises them from the loop too
                 if self.loop is loop:  # not in a process that was forked, where Life.in_child has stopped it
                     continue
-            log("ERROR", "the event loop has stopped: a process that handle forked has to end with os._exit")
+            log("ERROR", "the event loop has stopped: a process that handle forked must end with os._exit")
             os._exit(1)
 
     def _run_jobs(self) -> None:
@@ -2286,9 +2286,9 @@ LOOP = Loop()
 
 
 def warn_of_hold_up(frame: FrameType | None) -> None:
-    """Log the function's line that blocks the loop, whose thread runs `frame`.
+    """Log which line of the function blocks the loop; `frame` is what the loop's thread is running.
 
-    Without such a line the loop is not blocked, but waits for the GIL.
+    If no line of the function is running, the loop waits for the GIL, and nothing is logged.
     """
     if place := function_frame(frame):
         from linecache import getline
@@ -2302,7 +2302,7 @@ def warn_of_hold_up(frame: FrameType | None) -> None:
 
 
 def function_frame(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame in the function's files, None if there is none."""
+    """Return the innermost frame in the function's files, or None if there is none."""
     while frame:
         file = frame.f_code.co_filename
         if not (frame.f_globals is globals() or file.startswith((LIBRARY, "<frozen ")) or "-packages" in file):
@@ -2346,7 +2346,7 @@ class Job(Feed):
             self.put(task.result)
 
     def close(self) -> None:
-        """Cancel the task, unless it is done; called when the caller has gone."""
+        """Cancel the task, unless it is done: the caller has gone."""
         self.closed = True
         LOOP.soon(lambda: self.task and self.task.cancel())
 
@@ -2439,7 +2439,7 @@ def to_response(result: Any) -> Response:
     if isinstance(result, BaseException):
         raise ResultError(f"{clipped(result)} was returned: raise it, or return (str(error), 500)") from result
     if isinstance(result, int) and means_status(result):
-        warn_once('a number alone was sent as the body, with status 200: for a status, return ("", 404)')
+        warn_once('a number on its own was sent as the body, with status 200: for a status, return ("", 404)')
     return from_parts(200, (), result)
 
 
@@ -2741,7 +2741,7 @@ class Readiness:
             result.put(lambda: False)
 
 
-OWN_PATHS = ("/_/health", "/_/ready")  # the runtime responds to these itself
+OWN_PATHS = ("/_/health", "/_/ready")  # to which the runtime responds itself
 
 
 def state(is_ready: bool) -> Response:
@@ -2843,7 +2843,7 @@ class Application:
         """Send a stream; an awaited one once it has its first item: until then an error can decide the status."""
         if type(response.body) is FileStream:
             response = of_file(response, event.environ)
-        if type(response.body) is bytes:  # a condition or the range is not met
+        if type(response.body) is bytes:  # a 304 or a 416
             return self._send(response, event, context, start_response)
         stream: Any = response.body
         stream.failed = lambda: self._report(sys.exception(), event, context)
@@ -3018,9 +3018,9 @@ class LoadError(Exception):
 
 
 def import_file(path: str) -> ModuleType:
-    """Import a function's file, or that of a folder, as a module of the package `function`.
+    """Import a function's file as a module of the package `function`.
 
-    A folder's file is handler.py, unless a template has put an adapter beside it.
+    Argument: path, of the file, or of a folder with handler.py, where an adapter from a template takes precedence.
     """
     if os.path.isdir(path):
         adapter = os.path.join(path, ADAPTER)
@@ -3048,16 +3048,16 @@ ADAPTER = "flask_adapter.py"  # of the template python3-flask
 class FunctionFinder:
     """Finds the package `function` in a folder of any name, and its modules by their bare names too.
 
-    The first finder finds the package, before any installed one. The last one finds `mod`, which nobody else knows, and
-    gives it the module `function.mod`: the function's files hide no others, and no state is doubled. (A finder and
-    loader of importlib.abc.) Arguments: folder, the function's; is_last.
+    Two are installed. The first finder of all finds the package, even if one of this name is installed. The last one
+    resolves `mod`, if no other finder has, to the module `function.mod`: the function's files shadow no other module,
+    and none is loaded twice. (MetaPathFinder and Loader of importlib.abc.) Arguments: folder, the function's; is_last.
     """
 
     def __init__(self, folder: str, is_last: bool = False) -> None:
         self.folder, self.is_last = folder, is_last
 
     def install(self) -> None:
-        """Become the first finder and the last, in place of an earlier FunctionFinder."""
+        """Install the first finder and the last, in place of those of an earlier function."""
         others = [finder for finder in sys.meta_path if not isinstance(finder, FunctionFinder)]
         sys.meta_path[:] = [self, *others, FunctionFinder(self.folder, is_last=True)]
 
@@ -3066,7 +3066,7 @@ class FunctionFinder:
             return self.package()
         parent = name.rpartition(".")[0]  # `import inner.deep` may follow upon `import inner`
         is_inner = parent and getattr(sys.modules.get(parent), "__name__", "") == "function." + parent
-        # The current folder may hold the folder `handler`, which would be found as a namespace
+        # `handler` by this finder alone: a folder `handler` in the current one would be found as a namespace package
         if not (is_inner or (self.is_last and not parent) or name == "handler"):
             return None
         from importlib.machinery import ModuleSpec, PathFinder
@@ -3114,7 +3114,7 @@ def declared(module: ModuleType, name: str) -> Function:
             del hooks["wrap"]
         for hook, value in list(hooks.items()):
             if fault := misfit(value, HOOKS[hook], hook):
-                log("WARNING", f"{fault}, and is no hook")
+                log("WARNING", f"{fault}: it is not used as a hook")
                 del hooks[hook]
         return Function(handle, **hooks, stream_request=getattr(module, "stream_request", False))
     callables = [(key, value) for key, value in vars(module).items() if callable(value)]
@@ -3131,8 +3131,8 @@ def misfit(function: Any, arguments: Sequence[str], name: str = "") -> str:
     from inspect import signature  # takes 10 ms
 
     try:
-        form = signature(function, follow_wrapped=False)  # a decorator's own, which is what is called
-    except Exception:  # that of a built-in function, for example, is not known
+        form = signature(function, follow_wrapped=False)  # of the decorator's wrapper, since that is called
+    except Exception:  # unknown, as for some built-in functions
         return ""
     try:
         form.bind(*arguments)
@@ -3207,7 +3207,7 @@ class Exchange(BaseHandler):
         self.cut = False  # whether the response ended early
 
     def run(self, application: WSGIApplication) -> None:
-        """Run `application`. The default takes a ConnectionError that it raises for a lost peer."""
+        """Run `application`. The default mistakes its ConnectionError for a lost peer."""
         connection = self.connection
         try:
             self.environ = environ = build_environ(self.request, self.server.base, connection.peer)
@@ -3235,7 +3235,7 @@ class Exchange(BaseHandler):
             self._fail(error)
 
     def start_response(self, status: str, headers: HeaderPairs, exc_info: Any = None) -> Callable[[bytes], object]:  # type: ignore[override]
-        """Check status and headers (PEP 3333). The default does so by assert only, and allows CR and LF."""
+        """Check status and headers (PEP 3333). The default checks with assert only, and allows CR and LF."""
         if exc_info:
             if self.headers_sent:
                 raise exc_info[1].with_traceback(exc_info[2])
@@ -3276,12 +3276,12 @@ class Exchange(BaseHandler):
             self.finish_content()
 
     def finish_content(self) -> None:
-        """End the body and close the result. The default has no chunks, and allows a body that is too short."""
+        """End the body and close the result. The default knows no chunks, and allows a body that is too short."""
         self.write(b"", is_last=True)
         self.close()
 
     def write(self, data: bytes, is_last: bool = False) -> None:
-        """Send one item of a stream (PEP 3333). The default has no framing but Content-Length.
+        """Send one item of a stream (PEP 3333). The default knows no framing but Content-Length.
 
         The leader sends an awaited result and must not wait: it takes the next item when this one has been sent.
         """
@@ -3295,7 +3295,7 @@ class Exchange(BaseHandler):
             self._look_at_peer()
 
     def _framed(self, data: bytes, is_last: bool) -> list[bytes]:
-        """Return `data` in its framing, after the head unless that has been sent, and the body's end after the last."""
+        """Return `data` in its framing: after the head, if that has not been sent; before the body's end, if last."""
         head, tail = b"" if self.headers_sent else self._head(), b""
         if self.no_body:
             data = b""
@@ -3417,7 +3417,7 @@ def refuse(error: HTTPError, environ: dict[str, Any], start_response: StartRespo
 # AWAITING               the connection is lost; HALF_CLOSED seconds after FIN           CLOSED
 # LINGERING              FIN; LINGER_BYTES have come; LINGER_SECONDS are over            CLOSED
 
-NEW, IDLE, HEAD, BODY = "new", "idle", "head", "body"  # NEW: nothing has been asked yet; HEAD, BODY: as Reader.waiting
+NEW, IDLE, HEAD, BODY = "new", "idle", "head", "body"  # NEW: before the first request; HEAD, BODY: as Reader.waiting
 QUEUED, RUNNING, SENDING, AWAITING = "queued", "running", "sending", "awaiting"
 LINGERING, CLOSED = "lingering", "closed"
 READING = (IDLE, NEW, HEAD, BODY)
@@ -3476,10 +3476,10 @@ class Connection:
         self.taken = self.discarded = 0  # bytes acknowledged at the last check; bytes read while LINGERING
         self.more = False  # whether more may be readable now, though its turn is over
         self.request: Any = None  # the Request of the call to run, until its response is complete
-        self.exchange: Any = None  # the Exchange in progress; and whether its awaited result is ready
-        self.is_ready = False
+        self.exchange: Any = None  # the Exchange in progress
+        self.is_ready = False  # whether its awaited result is ready
         self.apart = False  # whether a thread without the lead owns it; only the Lead writes this
-        self.noted = False  # whether the call's time has been counted, or must not be
+        self.noted = False  # whether the call's time has been counted, or is not to be
         self.watched = 0  # what the selector watches it for; only the Server writes this
 
     # -- one step --
@@ -3545,9 +3545,9 @@ class Connection:
             self._enter(BODY, now)
 
     def _enter(self, state: str, now: float) -> None:
-        """Wait for what `state` waits for, once all of a response, or of a 100, is sent.
+        """Enter `state`, by way of SENDING if bytes are left to send; set what to wait for and the deadline.
 
-        A body has to arrive without long pauses, and at BODY_RATE on average.
+        A body must arrive without long pauses, and at BODY_RATE on average.
         """
         settings, reader = self.settings, self.reader
         if self.out:
@@ -3604,7 +3604,7 @@ class Connection:
         return now
 
     def expire(self, now: float) -> bool:
-        """End what takes too long; return whether a refusal is to be sent: 408 for a part of a request. Leader."""
+        """End what takes too long; return whether to send a refusal, the 408 for an incomplete request. Leader."""
         if self.state == SENDING and self.has_taken():
             self.deadline = now + self.settings.write_timeout
             return False
@@ -3614,7 +3614,7 @@ class Connection:
         return self.request is not None
 
     def leave_idle(self, now: float) -> None:
-        """Let an idle connection end now, and a new one, which may be about to ask, in a moment. Leader."""
+        """Let an idle connection end now, and a new one, whose first request may be on its way, in a moment. Leader."""
         if self.state in (NEW, IDLE):
             self.deadline = min(self.deadline, now + MOMENT if self.state == NEW else now)
 
@@ -3631,7 +3631,7 @@ class Connection:
         self.state, self.since, self.more = QUEUED, self.clock(), True
 
     def has_call(self) -> bool:
-        """Tell whether a call is to be run: from the queue, awaited, or one that came together with the last. Owner."""
+        """Tell whether a call is to be run: queued, awaited, or received together with the last one. Owner."""
         return (self.more or self.is_ready) and self.step()
 
     def _is_wanted(self) -> bool:
@@ -3664,8 +3664,8 @@ class Connection:
     # -- the peer --
 
     def has_gone(self) -> int:
-        """Return how the peer has gone: 0 for not at all, END after its FIN, with LOST if it is lost. Any thread."""
-        return LOST if self.state == CLOSED else poll_for(self.fd, END)  # another may have the descriptor by now
+        """Return 0 while the peer is there, END after its FIN, bits of LOST if it is lost. Any thread."""
+        return LOST if self.state == CLOSED else poll_for(self.fd, END)  # once closed, the descriptor may be another's
 
     def arriving_body(self, request: Request) -> BufferedReader:
         """Return a file that reads the body of `request` from the network. Owner."""
@@ -3801,8 +3801,8 @@ class ArrivingBody(RawIOBase):
 # - A call runs in place only if a parked thread can take the lead. One thread more than `most` is kept for that; if
 #   none is parked, the leader queues calls and goes on polling.
 # - A job (a Connection) has one owner: the leader or, if it is `apart`, the queue or the one thread that runs it.
-# - A job becomes `apart` only under `lock`, by the leader or by whoever takes the lead from it. To give it back is the
-#   last write of its owner.
+# - A job becomes `apart` only under `lock`, by the leader or by whoever takes the lead from it. The owner's last write
+#   gives it back.
 # - `leader`, `parked`, `workers`, `queue` and `current` change under `lock`; without it they may only be looked at.
 
 
@@ -3894,7 +3894,7 @@ class Lead:
             spare = None if self.parked else self._new_thread()
             if spare is not None:
                 self.parked.append(spare)
-            return bool(self.parked) and not self.queue  # whoever passes the lead on works off the queue
+            return bool(self.parked) and not self.queue  # whoever passes the lead on then runs the queued jobs
 
     def _hand_over(self, job: Connection) -> bool:
         """Pass the lead to a parked or new thread; the old leader now owns `job`. Lock held."""
@@ -4027,7 +4027,7 @@ class Server:
         self.listener, self.application, self.settings, self.clock = listener, application, settings, clock
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
-        # Whether calls run before their bodies have arrived; which of them need no thread
+        # Whether calls run before their bodies have arrived, and which of them need no thread
         self.streams = bool(getattr(application, "stream_request", False))
         self.at_once: Callable[[str], bool] = getattr(application, "answers_at_once", lambda target: False)
         self.base = base_environ(*listener.getsockname()[:2])
@@ -4084,7 +4084,7 @@ class Server:
         if self.later:
             first = next(iter(self.later))
             self.ready = deque([fd for fd in self.ready if fd not in self.later])
-            self.ready.append(first)  # after the events of others
+            self.ready.append(first)  # after the events of other connections
             del self.later[first]
 
     def _tick(self, now: float) -> None:
@@ -4217,7 +4217,7 @@ class Server:
                 self.next_tick = self.clock() + ACCEPT_PAUSE
                 self.epoll.modify(self.listener, 0)
                 return False
-            if fd <= STDERR or fd in self.connections:  # output, or the response to another call, would go to its peer
+            if fd <= STDERR or fd in self.connections:  # else this peer would get output, or the response to another
                 sock.close()
                 self._cannot_go_on(f"its number is {fd}")
                 return False
@@ -4339,7 +4339,7 @@ def leave_to_thread(number: int, frame: object) -> None:
 class Hold:
     """Requests that keep of-watchdog alive until the function has shut down: if process 1 of a container ends, all do.
 
-    of-watchdog handles POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first, and its
+    of-watchdog handles POST /_/health itself, whatever max_inflight and jwt_auth say, but reads the body first, whose
     one byte never comes. After it has stopped accepting, it still waits for its callers.
 
     Argument: port, of-watchdog's.
@@ -4373,7 +4373,7 @@ class Hold:
             pass
 
     def has_callers(self) -> bool:
-        """Tell whether others are connected to of-watchdog: http_buffer_req_body may still hold their calls back."""
+        """Tell whether others are connected to of-watchdog: http_buffer_req_body may be holding their calls back."""
         own = {f"{LOOPBACK}:{sock.getsockname()[1]:04X}" for sock in self.socks}
         lines = [line for table in ("tcp", "tcp6") for line in (read_text(f"/proc/net/{table}") or "").splitlines()]
         rows = [line.split(None, 4)[1:4] for line in lines]  # addresses and ports in hexadecimal (proc_net_tcp.rst)
@@ -4387,7 +4387,7 @@ class Life:
         SIGTERM behind of-watchdog       go on serving: it still sends calls
           it is gone, or waits for Hold  end with 0
           the network is gone (faasd)    end with 1 within HURRY seconds
-          it should be gone (leave_by)   exit
+          leave_by has come              exit
         SIGTERM alone                    accept for a MOMENT more, then drain for write_timeout at most
         SIGINT                           drain for write_timeout at most
         second signal                    end with 0 within HURRY seconds
@@ -4579,7 +4579,7 @@ def serve(
 
 
 def check_durations(settings: Settings) -> None:
-    """Warn of durations with which of-watchdog does not do what they promise."""
+    """Warn of durations that of-watchdog cannot keep."""
     if not settings.healthcheck_interval:
         never = "lets of-watchdog accept calls for ever after SIGTERM, until it is killed: it takes 1ms or more"
         log("WARNING", f"healthcheck_interval=0s {never}")
@@ -4616,7 +4616,7 @@ def announce(listener: Socket) -> None:
 
 
 def prepare_process() -> None:
-    """Process-wide setup: threads' turns and failures, output that appears at once, one copy of this module."""
+    """Process-wide setup: the threads' switch interval and excepthook, unbuffered output, one copy of this module."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     threading.excepthook = log_thread_failure
     track_threads()
@@ -4803,7 +4803,7 @@ def reload(folder: str, seen: dict[str, int]) -> None:
     changed = sorted(os.path.relpath(path, folder) for path, _ in now.items() ^ seen.items())
     log("INFO", f"{', '.join(dict.fromkeys(changed))} changed: starting again")
     RESTART[:] = [sys.executable, os.path.abspath(__file__), *RELOADED]
-    if signal.getsignal(signal.SIGINT) is leave_to_thread:  # it serves
+    if signal.getsignal(signal.SIGINT) is leave_to_thread:  # the server runs
         os.kill(os.getpid(), signal.SIGINT)
     leave_after(LATE, 0)
 
@@ -4864,7 +4864,7 @@ def main(arguments: Sequence[str]) -> int:
         log.make_record = json_record if settings.log_format == "json" else text_record
         if reloads:
             RELOADED[:] = arguments
-            sys.dont_write_bytecode = True  # it is matched by seconds and size: two edits may share these
+            sys.dont_write_bytecode = True  # it is matched by time in seconds and size, which two edits may share
             folder = watched_folder(target)
             log("INFO", f"Watching {folder}. Press Ctrl+C to stop.")
             start_new_thread(reload, (folder, watched_files(folder)))

@@ -226,9 +226,9 @@ def test_name_of_a_hook_with_another_signature_is_no_hook(folder, log):
     function = load_function(write(folder, handler=f"{source}{HANDLE}1\n"))
     assert (function.startup, function.shutdown, function.ready) == (None, None, None)
     assert log.getvalue().splitlines() == [
-        f"WARNING {folder}/handler.py:2: startup(app, config) cannot be called as startup(context), and is no hook",
-        f"WARNING {folder}/handler.py:1: shutdown(signum, frame) cannot be called as shutdown(context), and is no hook",
-        f"WARNING {folder}/handler.py:3: ready(order) cannot be called as ready(), and is no hook",
+        f"WARNING {folder}/handler.py:2: startup(app, config) cannot be called as startup(context): it is not used as a hook",
+        f"WARNING {folder}/handler.py:1: shutdown(signum, frame) cannot be called as shutdown(context): it is not used as a hook",
+        f"WARNING {folder}/handler.py:3: ready(order) cannot be called as ready(): it is not used as a hook",
     ]
 
 

@@ -348,7 +348,7 @@ def test_wrap_of_another_kind_is_no_hook(tmp_path):
         log = program.end()[1]
     assert (
         "WARNING" in log
-        and "on_error(error) cannot be called as on_error(error, event, context), and is no hook" in log
+        and "on_error(error) cannot be called as on_error(error, event, context): it is not used as a hook" in log
     )
     assert log.count("WARNING") == 1
 
