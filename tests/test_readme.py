@@ -10,6 +10,7 @@ import enum
 import functools
 import inspect
 import io
+import json
 import os
 import re
 import shutil
@@ -55,9 +56,9 @@ def block(name):
     return re.search(rf"<!-- {name} -->\n```console\n(.*?)```", README, re.DOTALL)[1].splitlines()
 
 
-def table(name):
-    """Return the rows of the reference's table behind the comment `name`."""
-    return table_rows(re.search(rf"<!-- {name} -->\n((?:\|.*\n)+)", REFERENCE)[1])
+def table(name, page=REFERENCE):
+    """Return the rows of a page's table behind the comment `name`."""
+    return table_rows(re.search(rf"<!-- {name} -->\n((?:\|.*\n)+)", page)[1])
 
 
 def names(cell):
@@ -98,6 +99,11 @@ def test_build_arguments_and_their_defaults_are_those_of_the_dockerfile():
     assert [name for name in rows.keys() - in_words if rows[name].strip("`") != defaults[name]] == []
 
 
+def test_readme_names_each_hook_as_the_reference_does():
+    hooks = {re.match(r"`(.*?)`", row[0])[1] for row in table("hooks")}
+    assert hooks <= set(re.findall(r"`(\w+\([^`]*\))`", README))
+
+
 def test_hooks_are_those_of_the_code():
     found = [re.match(r"`(\w+)\(([\w, ]*)\)`", row[0]) for row in table("hooks")]
     documented = {match[1]: match[2].count(",") + bool(match[2]) for match in found}
@@ -129,6 +135,56 @@ def test_context_has_what_the_table_names():
     context = watchdog_app.Context.of({}, watchdog_app.Settings())
     public = {name for name in (*vars(watchdog_app.Context), *vars(context)) if not name.startswith("_")} - {"of"}
     assert {name for row in table("context") for name in names(row[0])} == public
+
+
+def test_contract_in_short_names_what_the_reference_has():
+    reference = {f"{page}.{name}" for page in ("event", "context") for row in table(page) for name in names(row[0])}
+    short = [name for row in table("contract", README) for name in re.findall(r"`([a-z_.]+)(?:\(\))?`", row[0])]
+    assert len(short) > 10 and set(short) <= reference
+
+
+# ---- the figures of the first screen ----
+
+RESULTS_OF_BENCH = json.loads((ROOT / "bench/results.json").read_text())["scenarios"]
+COMPARED = ["product", "flask", "framework", "flask"]  # the columns of the comparison
+
+
+def median(scenario, peer, key):
+    return RESULTS_OF_BENCH[scenario]["figures"][peer][key]["median"]
+
+
+@pytest.mark.parametrize(
+    ("row", "scenario", "key", "rounding", "unit"),
+    [
+        pytest.param("requests a second", "get-32", "rate", -2, "", id="rate"),
+        pytest.param("first response after", "start", "start_ms", 0, " ms", id="start"),
+        pytest.param("memory", "memory", "memory_mb", 0, " MB", id="memory"),
+    ],
+)
+def test_comparison_has_the_medians_of_the_bench(row, scenario, key, rounding, unit):
+    (cells,) = [cells for name, *cells in table("comparison", README) if name == row]
+    medians = [round(median(scenario, peer, key), rounding) for peer in COMPARED]
+    assert cells == [f"{value:,.0f}{unit}".replace(",", " ") for value in medians]
+
+
+def test_figures_are_those_of_the_bench():
+    figures = re.findall(r"\*\*(\d+)(?: (?:times|ms|MB))\*\*", README)
+    ratios = [median(name, "product", "rate") / median(name, "flask", "rate") for name in ("get-32", "watchdog-get-32")]
+    measured = [*ratios, median("start", "product", "start_ms"), median("memory", "product", "memory_mb")]
+    assert [int(figure) for figure in figures] == [round(value) for value in measured]
+
+
+def test_calls_that_may_block_at_once_are_the_default():
+    (cells,) = [cells for name, *cells in table("comparison", README) if name == "calls that may block at once"]
+    assert cells[0] == watchdog_app.SETTINGS["threads"][1]
+
+
+def test_readme_is_short_and_keeps_insiders_words_to_itself():
+    assert len(README.splitlines()) <= 200
+    assert re.findall(r"\bseam\b|\bthe lead\b|lock file|suppress_lock", README) == []
+
+
+# ---- the results ----
 
 
 @dataclasses.dataclass
@@ -202,18 +258,31 @@ SAMPLES = {
     "WSGI response": (lambda: response, 202, OWN, b"x"),
 }
 NAMED = r"`([^`]+)`|(dataclass|open file|async generator|generator|iterator|WSGI response)"
-RESULTS = [
-    pytest.param(row, code or word, id=code or word)
-    for row in table("results")
-    for code, word in re.findall(NAMED, row[0])
-]
+
+
+def result_rows(page, where):
+    """Return each row of a page's table of results with each kind of result that it names."""
+    return [
+        pytest.param(row, code or word, id=f"{where}: {code or word}")
+        for row in table("results", page)
+        for code, word in re.findall(NAMED, row[0])
+    ]
+
+
+RESULTS = result_rows(REFERENCE, "reference")
+SHORT_RESULTS = result_rows(README, "README")
 
 
 def test_results_of_the_table_are_those_that_have_a_sample():
     assert {row.values[1] for row in RESULTS} == SAMPLES.keys()
 
 
-@pytest.mark.parametrize(("row", "name"), RESULTS)
+def test_readme_names_results_of_each_kind():
+    assert len(table("results", README)) == len(table("results")) - 1  # without WSGI responses
+    assert len(SHORT_RESULTS) > 10
+
+
+@pytest.mark.parametrize(("row", "name"), RESULTS + SHORT_RESULTS)
 def test_result_has_the_status_and_type_of_the_table(row, name):
     make, status, kind, body = SAMPLES[name]
     answer = call(lambda event, context: make())
