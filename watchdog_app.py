@@ -312,7 +312,7 @@ def read_text(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().strip() or None
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -408,15 +408,16 @@ class Log:
     """The log on stderr: one write per record. Failed writes are ignored, so that logging never fails a call."""
 
     def __init__(self) -> None:
-        self.level, self.make_record = LEVELS["info"], text_record
+        self.level = LEVELS["info"]
+        self.make_record: Callable[..., str] = text_record
 
-    def __call__(self, level: str, text: str, trace: str = "", call_id: str = "", logger: str = "") -> None:
-        """Write one record, unless `level` is below the log's level; `trace` is a traceback to append to the text."""
+    def __call__(self, level: str, text: str, *more: Any) -> None:
+        """Write one record, unless `level` is below the log's level. Arguments: those of `text_record`."""
         if LEVELS.get(level.lower(), LEVELS["error"]) < self.level:
             return
         try:
             output: Any = sys.stderr or sys.__stderr__  # the function may have set it to None
-            output.write(self.make_record(level, text, trace, call_id, logger))
+            output.write(self.make_record(level, text, *more))
             output.flush()
         except Exception:  # a broken pipe, a full disk, no file, or an object that the function has put in its place
             pass
@@ -429,26 +430,48 @@ def warn_once(message: str) -> None:
         log("WARNING", message)
 
 
-def text_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
-    """Make a record as text. Lines after the first are indented, so that no message can forge a record."""
-    call = f"call {clipped(call_id)} " if call_id else ""
-    head = f"{level} {call}{logger and logger + ': '}{shortened(text, LOG_LINE)}"
+def text_record(
+    level: str, text: str, trace: str = "", call: Context | None = None, logger: str = "", extra: Mapping[str, Any] = {}
+) -> str:
+    """Make a record as text. Lines after the first are indented, so that no message can forge a record.
+
+    Arguments: level; text; trace, a traceback to append; call, to which the record belongs; logger, its name in
+    `logging`; extra, more fields, for JSON only.
+    """
+    of_call = f"call {clipped(call.call_id)} " if call else ""
+    head = f"{level} {of_call}{logger and logger + ': '}{shortened(text, LOG_LINE)}"
     record = f"{head}\n{shortened(trace, LOG_LINE)}".strip().translate(CONTROLS)
     record = record.encode("utf-8", "backslashreplace").decode("utf-8")  # escape lone surrogates
     return record.replace("\n", "\n  ") + "\n"
 
 
-def json_record(level: str, text: str, trace: str, call_id: str, logger: str) -> str:
+def json_record(
+    level: str, text: str, trace: str = "", call: Context | None = None, logger: str = "", extra: Mapping[str, Any] = {}
+) -> str:
     """Make a record as one line of JSON; if the line would be too long, long values are cut visibly."""
     from json import dumps
 
-    now = time()
+    now, ids = time(), {"call_id": call.call_id, "trace_id": call.trace_id} if call else {}
     stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-    fields = {"time": stamp, "level": level, "message": text, "call_id": call_id, "logger": logger, "traceback": trace}
-    length = LOG_LINE
-    while len(line := dumps({name: shortened(value, length) for name, value in fields.items() if value})) >= LOG_LINE:
-        length //= 2
+    own = {"time": stamp, "level": level, "message": text, **ids, "logger": logger, "traceback": trace}
+    own = {name: value for name, value in own.items() if value}
+    length, fields = LOG_LINE, {**own, **extra, **own}
+    while len(line := dumps({key: loggable(value, length) for key, value in fields.items()}, default=str)) >= LOG_LINE:
+        length, fields = (length // 2, fields) if length > 100 else (LOG_LINE, own)  # too many extra fields
     return line + "\n"
+
+
+def loggable(value: Any, length: int) -> Any:
+    """Return `value` for a record in JSON: as text if it is no JSON, or if it is longer than that; text is cut."""
+    from json import dumps
+
+    if not isinstance(value, str):
+        try:
+            if len(dumps(value, default=str, allow_nan=False)) <= length:
+                return value
+        except (TypeError, ValueError, RecursionError):
+            pass
+    return shortened(str(value), length)
 
 
 log = Log()
@@ -585,20 +608,22 @@ def set_up_logging(logging: Any) -> None:
 
     make_plain_record, configure = logging.getLogRecordFactory(), logging.basicConfig
     logging.setLogRecordFactory(make_record)
+    own = {*vars(logging.makeLogRecord({})), "message", "asctime"}  # the attributes that are not `extra`
     logging.basicConfig = basic_config
     logging.lastResort.setLevel(logging.NOTSET)
-    logging.lastResort.emit, logging.lastResort.lock = log_record, RLock()  # gevent's lock fails across threads
+    logging.lastResort.emit = partial(log_record, own)
+    logging.lastResort.lock = RLock()  # gevent's lock fails across threads
     if not logging.root.handlers and logging.root.level == logging.WARNING:  # not configured yet
         logging.root.setLevel(log.level)
 
 
-def log_record(record: Any) -> None:
-    """Write a record of `logging` to this log (logging.Handler.emit)."""
+def log_record(own: set[str], record: Any) -> None:
+    """Write a record of `logging` to this log (logging.Handler.emit); attributes that are not in `own` are extra."""
     try:
         error = record.exc_info and record.exc_info[1]
         trace = (format_traceback(error, of_function=True) if error else "") + (record.stack_info or "")
-        call_id = getattr(record, "call_id", "")  # missing in a record that the function made itself
-        log(record.levelname, record.getMessage(), trace, call_id, record.name or "")
+        extra = {name: value for name, value in vars(record).items() if name not in own}
+        log(record.levelname, record.getMessage(), trace, running_call(), record.name or "", extra)
     except Exception:
         from logging import lastResort
 
@@ -653,7 +678,7 @@ def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
     """Log a thread's exception as one record (threading.excepthook); the default hook makes several writes."""
     if failure.thread and failure.exc_value and failure.exc_type is not SystemExit:
         call, trace = CALL.get(), format_traceback(failure.exc_value, of_function=True)
-        log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call.call_id if call else "")
+        log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call)
 
 
 def format_traceback(error: BaseException, of_function: object = False) -> str:
@@ -2926,7 +2951,7 @@ class Application:
         if isinstance(error, ResultError):  # raised here, where the function's frames are gone
             trace, shown = "{}:{}: ResultError: {}\n".format(*place_of(self.handle), error), error.__cause__
         trace += format_traceback(shown, of_function=self.handle) if shown else ""
-        log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, context.call_id)
+        log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, context)
         return trace
 
 
@@ -3093,14 +3118,8 @@ class FunctionFinder:
         module.__spec__ = module.__spec__.loader_state  # its own, which the import system has just replaced
 
 
-# The hooks and their arguments
-HOOKS = {
-    "startup": ("context",),
-    "shutdown": ("context",),
-    "ready": (),
-    "wrap": ("application",),
-    "on_error": ("error", "event", "context"),
-}
+HOOKS = {"startup": "context", "shutdown": "context", "ready": "", "wrap": "application"}  # and their arguments
+HOOKS["on_error"] = "error event context"
 
 
 def declared(module: ModuleType, name: str) -> Function:
@@ -3113,7 +3132,7 @@ def declared(module: ModuleType, name: str) -> Function:
         if getattr(hooks.get("wrap"), "__module__", "") == "textwrap":
             del hooks["wrap"]
         for hook, value in list(hooks.items()):
-            if fault := misfit(value, HOOKS[hook], hook):
+            if fault := misfit(value, HOOKS[hook].split(), hook):
                 log("WARNING", f"{fault}: it is not used as a hook")
                 del hooks[hook]
         return Function(handle, **hooks, stream_request=getattr(module, "stream_request", False))
@@ -4792,6 +4811,16 @@ class RequestLog:
         return self.application(environ, start)
 
 
+COLOURS = {"2": 32, "3": 33, "4": 31, "5": 91}  # of a status by its first digit, as in uvicorn
+
+
+def coloured_record(*arguments: Any) -> str:
+    """Make a record as text, with the status of a request in colour."""
+    request = r"(INFO \S+ \S+ )(([2-5])\d\d)( [0-9.]+ ms\n)"
+    found = re.fullmatch(request, text := text_record(*arguments))
+    return f"{found[1]}\x1b[{COLOURS[found[3]]}m{found[2]}\x1b[0m{found[4]}" if found else text
+
+
 LOOK = 0.2  # seconds between checks of the files
 CACHES = ("__pycache__", "node_modules")
 
@@ -4834,7 +4863,7 @@ def watched_files(folder: str) -> dict[str, int]:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool]:
-    """Convert the command line to TARGET, the settings that its flags override, and whether to restart on change."""
+    """Convert the command line to TARGET, the variables that its flags set, and whether to restart on change."""
     if not any(argument.startswith("-") for argument in arguments) and len(arguments) < 2:
         return "".join(arguments), {}, False
     from argparse import ArgumentParser  # 10 ms, and a container passes no flags
@@ -4845,24 +4874,42 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool
     parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen, instead of upstream_url")
     parser.add_argument("--reload", action="store_true", help=reloading)
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
+    parser.add_argument("--env-file", metavar="FILE", help="NAME=value lines, which win over the environment")
     options = parser.parse_args(arguments)
     try:
-        flags = {} if options.bind is None or not address(options.bind) else {"http_upstream_url": options.bind}
+        flags = read_env_file(options.env_file) if options.env_file else {}
+        if options.bind is not None and address(options.bind):
+            flags["http_upstream_url"] = options.bind
+    except SettingsError as error:
+        parser.error(str(error))
     except ValueError:
         parser.error(f"--bind={clipped(options.bind)} is not valid: it takes an address such as 127.0.0.1:5000")
     return options.target, flags, options.reload
+
+
+def read_env_file(path: str) -> dict[str, str]:
+    """Read NAME=value lines, with quotes, comments and `export`; raise SettingsError for any other line, or none."""
+    pattern = r"""(?:#.*|(?:export\s+)?(\w+)\s*=\s*(?:(['"])(.*)\2|([^'"].*?)?)\s*(?:\s#.*)?)?"""
+    lines = [re.fullmatch(pattern, line.strip()) for line in (read_text(path) or "").splitlines()]
+    if None in lines or not lines:
+        where = f", line {lines.index(None) + 1}," if lines else ""  # which may hold a secret
+        raise SettingsError(f"--env-file={clipped(path)}{where} is not valid: it takes a file of NAME=value lines")
+    return {match[1]: match[3] or match[4] or "" for match in lines if match and match[1]}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run as a program; return the exit status: 0 after a stop, 1 after a failure, 2 for wrong settings."""
     prepare_process()
     target, flags, reloads = parse_arguments(arguments)
-    env, wrap = {**os.environ, **flags}, RequestLog if reloads else lambda application: application
+    os.environ.update(flags)
+    env, wrap = {**os.environ}, RequestLog if reloads else lambda application: application
     try:
         settings = Settings.from_env({"debug": "true", **env} if reloads else env)
         log.level = settings.log_level
         log.make_record = json_record if settings.log_format == "json" else text_record
         if reloads:
+            if log.make_record is text_record and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+                log.make_record = coloured_record
             RELOADED[:] = arguments
             sys.dont_write_bytecode = True  # it is matched by time in seconds and size, which two edits may share
             folder = watched_folder(target)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
+import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 
 import pytest
-from conftest import DEADLINE, ROOT, clean_env, connect_and_get, free_port, wait_for
+from conftest import DEADLINE, ROOT, clean_env, connect_and_get, free_port, read_all, read_answer, wait_for
 
+import watchdog_app
 from watchdog_app import Function, HTTPError, invoke, watched_files, watched_folder
 
 
@@ -230,7 +235,7 @@ def with_bytecode(**variables):
 class Reloading:
     """The program with --reload."""
 
-    def __init__(self, target, tmp_path, **env):
+    def __init__(self, target, tmp_path, *flags, **env):
         self.port = free_port()
         self.log = tmp_path / f".log_{self.port}"  # hidden, so that it is not watched
         command = [
@@ -240,6 +245,7 @@ class Reloading:
             "--reload",
             "--bind",
             f"127.0.0.1:{self.port}",
+            *flags,
         ]
         with open(self.log, "wb") as log:
             self.popen = subprocess.Popen(
@@ -257,8 +263,8 @@ class Reloading:
 def reloading(tmp_path):
     started = []
 
-    def start(target, **env):
-        started.append(Reloading(target, tmp_path, **env))
+    def start(target, *flags, **env):
+        started.append(Reloading(target, tmp_path, *flags, **env))
         return started[-1]
 
     yield start
@@ -371,9 +377,113 @@ def test_files_that_are_watched(tmp_path):
     assert set(watched_files(str(tmp_path))) == {str(tmp_path / name) for name in watched}
 
 
+SHOWS_ENV = """
+import os
+
+def handle(event, context):
+    return {name: os.environ.get(name) for name in ("A", "B", "C")}, int(event.query.get("status", 200))
+"""
+
+
+def log_on_a_terminal(file, **env):
+    """Return what --reload logs on a terminal for responses of each kind of status."""
+    ours, terminal = pty.openpty()
+    port = free_port()
+    command = [sys.executable, str(ROOT / "watchdog_app.py"), str(file), "--reload", "--bind", f"127.0.0.1:{port}"]
+    popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=terminal, env=clean_env(**env))
+    os.close(terminal)
+    try:
+        for status in (200, 302, 404, 503):
+            wait_for(lambda: is_answered(port, status), "an answer")
+        popen.send_signal(signal.SIGTERM)
+        assert popen.wait(DEADLINE) == 0
+        log = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while piece := os.read(ours, 65536):
+                log += piece
+        return log.decode()
+    finally:
+        popen.kill()
+        popen.wait()
+        os.close(ours)
+
+
+def is_answered(port, status):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
+        sock.sendall(f"GET /?status={status} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+        return read_answer(read_all(sock))[0].status == status
+
+
+def test_status_is_in_colour_on_a_terminal_only(tmp_path, reloading):
+    file = tmp_path / "handler.py"
+    file.write_text(SHOWS_ENV)
+    log = log_on_a_terminal(file, NO_COLOR="")
+    colours = re.findall(r"INFO GET /\?status=(\d+) \x1b\[(\d+)m(\d+)\x1b\[0m [0-9.]+ ms", log)
+    assert colours == [("200", "32", "200"), ("302", "33", "302"), ("404", "31", "404"), ("503", "91", "503")]
+    for env in ({"NO_COLOR": "1"}, {"log_format": "json"}):
+        log = log_on_a_terminal(file, **env)
+        assert "\x1b" not in log and log.count("GET /?status=") == 4
+    program = reloading(file)
+    wait_for(program.body, "an answer")
+    assert "\x1b" not in program.log.read_text() and "INFO GET / 200" in program.log.read_text()
+
+
+def test_env_file_is_read_only_if_it_is_named_and_anew_at_each_start(tmp_path, reloading, monkeypatch):
+    folder = tmp_path / "function"
+    folder.mkdir()
+    (folder / "handler.py").write_text(SHOWS_ENV)
+    (folder / ".env").write_text("A=1\nB=2\n")
+    monkeypatch.chdir(folder)
+    program = reloading(folder, C="of the environment")
+    assert json.loads(wait_for(program.body, "an answer")) == {"A": None, "B": None, "C": "of the environment"}
+    program = reloading(folder, "--env-file", ".env", B="of the environment", C="of the environment")
+    assert json.loads(wait_for(program.body, "an answer")) == {"A": "1", "B": "2", "C": "of the environment"}
+    (folder / ".env").write_text("A=3\n")
+    (folder / "handler.py").write_text(SHOWS_ENV + "\n")
+    wait_for(lambda: b'"A":"3"' in program.body(), "the new value")
+
+
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        pytest.param("A=1\nB_2=b c\n", {"A": "1", "B_2": "b c"}, id="lines"),
+        pytest.param("A=\nB=''\n", {"A": "", "B": ""}, id="empty values"),
+        pytest.param("\n# a note\n  A = 1  # another\n", {"A": "1"}, id="notes and spaces"),
+        pytest.param("A=a#b\nB='c # d' # e\n", {"A": "a#b", "B": "c # d"}, id="number sign in a value"),
+        pytest.param("export A=\"1 'x'\"\r\nB=a=b\r\n", {"A": "1 'x'", "B": "a=b"}, id="as for a shell"),
+        pytest.param("URL=p://a:b\\c@d/e?f='g'\n", {"URL": "p://a:b\\c@d/e?f='g'"}, id="taken as it is"),
+    ],
+)
+def test_env_file_has_variables(text, variables, tmp_path):
+    (tmp_path / "env").write_bytes(text.encode())
+    assert watchdog_app.parse_arguments(["--env-file", str(tmp_path / "env")]) == ("", variables, False)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param(None, "env' is not valid: it takes a file of NAME=value lines", id="no file"),
+        pytest.param(b"", "env' is not valid: it takes a file of NAME=value lines", id="empty"),
+        pytest.param(b"\xff\xfe", "env' is not valid: it takes a file of NAME=value lines", id="no text"),
+        pytest.param(b"A=1\nsecret\n", "env', line 2, is not valid: it takes", id="no value"),
+        pytest.param(b"A='secret\n", "env', line 1, is not valid", id="open quote"),
+        pytest.param(b"A-B=secret\n", "env', line 1, is not valid", id="no name"),
+    ],
+)
+def test_env_file_that_is_not_valid_is_named_and_nothing_of_it_shown(content, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "env").write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        watchdog_app.parse_arguments(["--env-file", "env", "--bind", "127.0.0.1:1"])
+    assert ended.value.code == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert says in shown and "secret" not in shown
+
+
 def test_help_and_version():
     for flag, says in {
-        "--help": ["TARGET", "--bind HOST:PORT", "--reload", "--version", "--help"],
+        "--help": ["TARGET", "--bind HOST:PORT", "--reload", "--env-file FILE", "--version", "--help"],
         "--version": ["watchdog_app 0."],
     }.items():
         shown = subprocess.run(

@@ -10,7 +10,7 @@ import sys
 import zipfile
 
 import pytest
-from conftest import connect_and_get, process, wait_for
+from conftest import connect_and_get, process, read_all, wait_for
 from test_lifecycle import GET, connected
 
 from watchdog_app import ImportHook
@@ -240,3 +240,87 @@ def test_modules_of_a_zip_share_a_loader_and_only_the_one_that_is_waited_for_is_
     ImportHook("zipped_one", lambda module: seen.append(module.__name__)).install()
     modules = [importlib.import_module(name) for name in ("zipped_one", "zipped_three")]
     assert seen == ["zipped_one"] and len({id(module.__loader__) for module in modules}) == 1
+
+
+EXTRA = """
+import datetime, logging
+
+def handle(event, context):
+    logging.info("x", extra={extra})
+    return "x"
+"""
+
+
+def extra_fields(tmp_path, extra):
+    """Return the record of one `logging.info` with `extra=`, without the fields that each record has."""
+    (line,) = logged(EXTRA.replace("{extra}", extra), tmp_path, log_format="json")
+    assert len(line) <= 60 * 1024
+    record = json.loads(line)
+    assert (record.pop("level"), record.pop("message"), record.pop("logger")) == ("INFO", "x", "root")
+    assert record.pop("time")[-1] == "Z" and len(record.pop("call_id")) == 32
+    return record
+
+
+PLAIN_VALUES = {"a": "ü", "b": 1, "c": 2.5, "d": True, "e": None}
+
+
+@pytest.mark.parametrize(
+    ("extra", "fields"),
+    [
+        pytest.param(repr(PLAIN_VALUES), PLAIN_VALUES, id="plain values"),
+        pytest.param("{'a': {'b': [1, 'c']}}", {"a": {"b": [1, "c"]}}, id="nested"),
+        pytest.param("{'a': datetime.date(2024, 2, 29)}", {"a": "2024-02-29"}, id="date"),
+        pytest.param("{'a': [datetime.date(2024, 2, 29)]}", {"a": ["2024-02-29"]}, id="date in a list"),
+        pytest.param("{'a': float('nan')}", {"a": "nan"}, id="NaN, which is no JSON"),
+        pytest.param("{'a': {(1, 2): 3}}", {"a": "{(1, 2): 3}"}, id="key that is no JSON"),
+        pytest.param("{'level': 'own', 'time': 'own', 'logger': 'own'}", {}, id="names of the record's own fields"),
+        pytest.param("{'trace_id': 'own'}", {"trace_id": "own"}, id="an id of its own"),
+        pytest.param("{f'a{n}': n for n in range(5000)}", {}, id="too many for a line"),
+        pytest.param("{'a' * 70_000: 1}", {}, id="name that is too long for a line"),
+    ],
+)
+def test_extra_of_a_record_is_kept_in_json(extra, fields, tmp_path):
+    assert extra_fields(tmp_path, extra) == fields
+
+
+@pytest.mark.parametrize("value", ["'x' * 200_000", "['x'] * 50_000"], ids=["text", "list"])
+def test_extra_that_would_be_too_long_for_a_line_is_cut(value, tmp_path):
+    assert re.search(r"\n\.\.\. \d+ more characters \.\.\.\n", extra_fields(tmp_path, f"{{'a': {value}}}")["a"])
+
+
+def test_extra_is_no_part_of_a_record_as_text(tmp_path):
+    (line,) = logged(EXTRA.replace("{extra}", "{'a': 'b'}"), tmp_path)
+    assert line.endswith("root: x")
+
+
+TRACED = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\ntraceparent: 00-%b-b7ad6b7169203331-01\r\n\r\n"
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+FAILS_LATE = """
+import logging, threading
+
+{prefix}def stream():
+    yield "x"
+    logging.info("stream")
+    raise ValueError
+
+{prefix}def handle(event, context):
+    logging.info("call")
+    thread = threading.Thread(target=logging.info, args=("thread",))
+    thread.start()
+    thread.join()
+    return stream()
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "async "], ids=["plain", "async"])
+def test_records_of_a_call_and_that_of_its_failure_carry_its_trace_id_in_json(prefix, tmp_path):
+    file = tmp_path / "handler.py"
+    file.write_text(FAILS_LATE.format(prefix=prefix))
+    with process(file, log_format="json") as program:
+        with wait_for(lambda: connected(program.port), "the listener") as sock:
+            sock.sendall(TRACED % TRACE_ID.encode())
+            read_all(sock)
+        program.popen.send_signal(signal.SIGINT)
+        records = [json.loads(line) for line in program.end()[1].splitlines()]
+    found = {record["message"]: record.get("trace_id") for record in records if "istening" not in record["message"]}
+    assert found == dict.fromkeys(["call", "thread", "stream", "'GET' '/' failed"], TRACE_ID)
