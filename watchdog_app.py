@@ -2050,16 +2050,16 @@ JSON, LINES = "application/json", "application/x-ndjson"
 
 
 class Stream:
-    """A body that is sent item by item. Argument: items, an iterator."""
+    """A body that is sent item by item. Arguments: items, an iterator; source, what to close, by default `items`."""
 
-    def __init__(self, items: Any) -> None:
-        self.items = items
+    def __init__(self, items: Any, source: Any = None) -> None:
+        self.items, self.source = items, items if source is None else source
         self.failed: Callable[[], object] = bool  # called when an item after the first raises
         self.context: Context | None = None  # of the call that it belongs to
         self.first: list[bytes] = []
         self.kind = BINARY
 
-    def begin(self) -> Stream:
+    def begin(self) -> None:
         """Take the first item, which decides the Content-Type; let its exceptions through."""
         try:
             for item in self.items:
@@ -2069,7 +2069,6 @@ class Stream:
         except BaseException:
             self.close()
             raise
-        return self
 
     def __iter__(self) -> Iterator[bytes]:
         if self.first:
@@ -2087,33 +2086,20 @@ class Stream:
             CALL.set(None)
 
     def close(self) -> None:
-        """Close the iterator, if it can be closed."""
-        getattr(self.items, "close", bool)()
+        """Close the source, if it can be closed."""
+        getattr(self.source, "close", bool)()
 
 
 class FileStream(Stream):
     """The unread rest of a regular file. Arguments: file; size, of the rest in bytes; changed, its st_mtime_ns."""
 
     def __init__(self, file: Any, size: int, changed: int) -> None:
-        super().__init__(file_pieces(file, size))
-        self.file, self.size, self.changed = file, size, changed
-
-    def close(self) -> None:
-        """Close the file, also if no item has been taken."""
-        self.file.close()
+        super().__init__(file_pieces(file, size), file)
+        self.size, self.changed = size, changed
 
 
 class AwaitedStream(Stream):
-    """A stream of an async iterator's items. A server that uses `when_ready` needs no thread between two items."""
-
-    def __init__(self, source: Any) -> None:
-        super().__init__(())
-        self.source = source
-
-    def start(self, context: Context | None) -> Items:
-        """Start the iterator as part of the call of `context`; return the feed of its items."""
-        self.items = feed = Items(self.source, context)
-        return feed
+    """A stream of Items. A server that uses `when_ready` needs no thread between two of them."""
 
     def when_ready(self, callback: Callable[[], object]) -> None:
         """Call `callback` once, in any thread, when `take` will not wait."""
@@ -2146,14 +2132,10 @@ def encode_item(item: Any) -> tuple[bytes, str]:
 
 
 def file_pieces(file: Any, left: int = sys.maxsize) -> Iterator[Any]:
-    """Yield the content of an open file in pieces, at most `left` bytes, then close the file."""
-    try:
-        while piece := file.read(min(PIECE, left)):
-            yield piece
-            left -= len(piece)
-    finally:
-        if hasattr(file, "close"):
-            file.close()
+    """Yield the content of an open file in pieces, at most `left` bytes."""
+    while piece := file.read(min(PIECE, left)):
+        yield piece
+        left -= len(piece)
 
 
 def regular_file(file: Any) -> FileStream | None:
@@ -2443,7 +2425,7 @@ class Response:
 
 
 def to_response(result: Any) -> Response:
-    """Convert the result of `handle` to a Response; raise ResultError, or an exception of a stream's first item."""
+    """Convert the result of `handle` to a Response; raise ResultError if that is not possible."""
     kind = type(result)
     if kind is str:
         return from_parts(200, (), result)
@@ -2593,14 +2575,12 @@ def encode_body(body: Any) -> tuple[bytes | Stream, str]:
     if isinstance(body, BaseException):  # seen in the wild: {"statusCode": 500, "body": error}
         return encode_text(str(body)), HTML
     if callable(getattr(body, "read", None)):
-        if file := regular_file(body):
-            return file, BINARY
-        body = file_pieces(body)
+        file = regular_file(body)
+        return (file, BINARY) if file else (Stream(file_pieces(body), body), "")
     if hasattr(body, "__next__"):
-        stream = Stream(items_of(body) if hasattr(body, "gi_frame") else body).begin()
-        return stream, stream.kind
+        return Stream(items_of(body) if hasattr(body, "gi_frame") else body), ""
     if hasattr(body, "__anext__"):
-        return AwaitedStream(body), ""
+        return AwaitedStream(Items(body, running_call())), ""
     return encode_json(body), JSON
 
 
@@ -2663,8 +2643,8 @@ def of_range(response: Response, stream: FileStream, start: int, end: int) -> Re
     if start >= end:
         stream.close()
         return Response(416, [*PLAIN, ("Content-Range", f"bytes */{stream.size}")], b"Range Not Satisfiable\n")
-    stream.file.seek(start, os.SEEK_CUR)
-    stream.items = file_pieces(stream.file, end - start)
+    stream.source.seek(start, os.SEEK_CUR)
+    stream.items = file_pieces(stream.source, end - start)
     part = [("Content-Range", f"bytes {start}-{end - 1}/{stream.size}"), ("Content-Length", str(end - start))]
     return Response(206, response.headers + part, stream)
 
@@ -2865,26 +2845,23 @@ class Application:
     def _send_stream(
         self, response: Response, event: Event, context: Context, start_response: StartResponse
     ) -> Iterable[bytes]:
-        """Send a stream; an awaited one once it has its first item: until then an error can decide the status."""
+        """Send a stream, once it has its first item: until then an error can decide the status."""
         if type(response.body) is FileStream:
             response = of_file(response, event.environ)
         if type(response.body) is bytes:  # a 304 or a 416
             return self._send(response, event, context, start_response)
         stream: Any = response.body
-        stream.failed = lambda: self._report(sys.exception(), event, context)
+        stream.failed, stream.context = lambda: self._report(sys.exception(), event, context), context
 
         def send(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-            if isinstance(stream, AwaitedStream):
-                stream.begin()
-                if not has_type(response.headers):
-                    response.headers.insert(0, ("Content-Type", stream.kind))
+            stream.begin()
+            if not has_type(response.headers):
+                response.headers.insert(0, ("Content-Type", stream.kind))
             start_response(status_line(response.status), response.headers)
             return stream  # type: ignore[no-any-return]
 
-        if isinstance(stream, AwaitedStream):
-            return Later(stream.start(context), lambda: self._relay(send, event, context, start_response), context)
-        stream.context = context
-        return send(event.environ, start_response)
+        respond = partial(self._relay, send, event, context, start_response)
+        return Later(stream.items, respond, context) if isinstance(stream, AwaitedStream) else respond()
 
     def _relay(
         self, application: WSGIApplication, event: Event, context: Context, start_response: StartResponse

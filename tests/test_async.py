@@ -515,9 +515,8 @@ def test_stream_that_ends_while_an_item_is_encoded_says_so_at_the_next(monkeypat
         wait_for(lambda: stream.items.task.done(), "the end of the task")
         return encode(item)
 
-    encode, stream = watchdog_app.encode_item, watchdog_app.AwaitedStream(one())
+    encode, stream = watchdog_app.encode_item, watchdog_app.AwaitedStream(watchdog_app.Items(one(), None))
     monkeypatch.setattr(watchdog_app, "encode_item", slowly)
-    stream.start(None)
     stream.begin()
     assert stream.take() == b"x"
     with pytest.raises(watchdog_app.StreamFailed):
@@ -528,8 +527,8 @@ def test_stream_that_ends_before_its_item_is_taken_gives_it_and_fails_at_the_nex
     async def one():
         yield "x"
 
-    stream = watchdog_app.AwaitedStream(one())
-    feed = stream.start(None)
+    feed = watchdog_app.Items(one(), None)
+    stream = watchdog_app.AwaitedStream(feed)
     assert feed.wait(DEADLINE)
     watchdog_app.LOOP.soon(feed.task.cancel)
     wait_for(feed.task.done, "the end of the task")
