@@ -45,7 +45,7 @@ import watchdog_app
 REAL = shutil.which("fwatchdog")
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs/reference.md").read_text()
-HOW_IT_WORKS = (ROOT / "docs/how-it-works.md").read_text()
+
 BLOCKS = python_blocks("README.md") + python_blocks("docs/reference.md")
 MODULE = (ROOT / "watchdog_app.py").read_text()
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -378,16 +378,6 @@ def test_fault_at_the_start_ends_as_the_table_says(row, start, tmp_path):
     assert row[2].endswith(f"exit status {status}")
     assert log.count("ERROR") == 1 and says in log
     assert log.count("\n") == 1 or "one line" not in row[2]
-
-
-def test_picture_is_the_modules():
-    picture = [
-        line
-        for line in HOW_IT_WORKS.splitlines()
-        if (line.startswith((" bytes ──►", " └───", "      ")) and "─" in line) or "▲" in line
-    ]
-    assert len(picture) == 3
-    assert all(line in MODULE for line in picture)
 
 
 @pytest.fixture
