@@ -8,7 +8,7 @@
 
 `event` is the request: body, headers, method, query, path, raw_path, raw_query, text, json(), form(), files, cookies,
 stream and environ. `context` describes the call: hostname, function_name, namespace, call_id, trace_id, deadline,
-remaining(), cancelled and secret(). The return value of `handle` becomes the response:
+remaining(), cancelled, secret() and after(). The return value of `handle` becomes the response:
 
     {"statusCode": …, "headers": …, "body": …}     an envelope; also with status_code and response
     any other dict, a list, a number, …            200, application/json
@@ -83,10 +83,11 @@ TYPE_CHECKING = False  # importing typing takes 5 to 20 ms; type checkers treat 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
     from types import FrameType, ModuleType
-    from typing import Any, BinaryIO, NoReturn, Self, TypeVar, overload
+    from typing import Any, BinaryIO, NoReturn, Self, TypeVar, TypeVarTuple, overload
     from wsgiref.types import StartResponse, WSGIApplication
 
     T = TypeVar("T")
+    Ts = TypeVarTuple("Ts")
     V = TypeVar("V")
     D = TypeVar("D")
     Taking = Generator[bool, bytes, T]  # see section 5
@@ -1956,6 +1957,7 @@ class Context(Attributes):
     _exec_timeout: float | None
     _secret_dir: str
     _failed = False  # whether `on_error` has been called
+    _begin: Callable[[dict[str, Any]], object]  # begins what `after` was given
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
@@ -2001,6 +2003,20 @@ class Context(Attributes):
         """Whether the caller has gone; always False under another WSGI server."""
         connection = self._environ.get("of_python.connection")
         return bool(connection and connection.has_gone())
+
+    def after(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        """Call `function`, plain or async, once the response is sent or its caller has gone, as part of this call.
+
+        What one call has given runs in order, in a thread of its own, async functions on the event loop. A call that
+        fails runs none of it. After its response, and under another WSGI server, it begins at once.
+        """
+        if not callable(function):
+            raise TypeError(f"function is {clipped(function)}: it takes a function, and then its arguments")
+        environ, connection = self._environ, self._environ.get("of_python.connection")
+        waits = "of_python.after" in environ or (connection and connection.expects_work(environ))
+        environ.setdefault("of_python.after", []).append(partial(in_call(function), *arguments))
+        if not waits:
+            self._begin(environ)
 
     if TYPE_CHECKING:
 
@@ -2356,6 +2372,31 @@ class Job(Feed):
         """Cancel the task, unless it is done: the caller has gone."""
         self.closed = True
         LOOP.soon(lambda: self.task and self.task.cancel())
+
+
+WORK: list[list[Callable[[], Any]]] = []  # what `context.after` was given, in progress
+
+
+def begin_work(environ: dict[str, Any] | None) -> None:
+    """Begin what the call of `environ` gave to `context.after`, if anything."""
+    if work := environ and environ.pop("of_python.after", None):
+        WORK.append(work)
+        try:
+            start_thread(run_work, work, "after")
+        except RuntimeError:  # the system allows no more threads
+            run_work(work)
+
+
+def run_work(work: list[Callable[[], Any]]) -> None:
+    """Call functions one after another; log what they raise. Thread main loop."""
+    for function in work:
+        try:
+            result = function()
+            if hasattr(result, "__await__"):
+                Job(result, CALL.get()).take()
+        except BaseException as error:
+            log("ERROR", "work after a response failed", format_traceback(error, of_function=True), CALL.get())
+    WORK.remove(work)
 
 
 END_OF_ITEMS = object()
@@ -2777,6 +2818,7 @@ class Application:
         self.handle, self.debug = self.function.handle, settings.debug
         self.stream_request = self.function.stream_request  # read by the server
         self.context = Context.of(env, settings)
+        self.context._begin = staticmethod(begin_work)
         self.readiness = Readiness(self._is_ready) if self.function.ready else None
 
     def wrapped(self) -> Application:
@@ -2924,6 +2966,7 @@ class Application:
 
     def _report(self, error: BaseException | None, event: Event, context: Context) -> str:
         """Log a failed call as one record; return its traceback, or for a result the place of `handle`."""
+        event.environ.pop("of_python.after", None)
         trace, shown = "", error
         if isinstance(error, ResultError):  # raised here, where the function's frames are gone
             trace, shown = "{}:{}: ResultError: {}\n".format(*place_of(self.handle), error), error.__cause__
@@ -3193,6 +3236,8 @@ class Exchange(BaseHandler):
     no_body = False  # for HEAD, 204 and 304
     chunked = False
     ended_at = FOREVER  # when the peer's FIN was first seen
+    cut = False  # whether the response ended early
+    work_of: dict[str, Any] | None = None  # the environ, if it has work to begin at the end
 
     def __init__(self, request: Request, connection: Connection, server: Server) -> None:
         self.request, self.connection, self.server = request, connection, server
@@ -3200,7 +3245,7 @@ class Exchange(BaseHandler):
         self.lines: list[bytes] | None = None  # the status line and the checked fields
         self.headers_sent = False
         self.awaits = False  # whether the result is awaited: the server calls `go_on` once it is ready
-        self.cut = False  # whether the response ended early
+        self.is_special = False  # whether it is cut, or has work to begin at the end
 
     def run(self, application: WSGIApplication) -> None:
         """Run `application`. The default mistakes its ConnectionError for a lost peer."""
@@ -3359,7 +3404,7 @@ class Exchange(BaseHandler):
 
     def give_up(self) -> None:
         """Abandon the rest of the response."""
-        self.cut = True
+        self.is_special = self.cut = True
         self.close()
 
     def close(self) -> None:
@@ -3591,8 +3636,12 @@ class Connection:
         self.request = self.exchange = None  # the exchange refers to this connection: a cycle
         if held := self.reader.held:
             self.reader.hold(-held)
-        if exchange.cut:
-            self.abort(visibly=not exchange.chunked and exchange.length is None)
+        if exchange.is_special:
+            begin_work(exchange.work_of)
+            if exchange.cut:
+                self.abort(visibly=not exchange.chunked and exchange.length is None)
+            else:
+                self._enter(IDLE if request.keep_alive else LINGERING, now)
         elif self.out or self.reader.buffer or not request.keep_alive:
             self._enter(IDLE if request.keep_alive else LINGERING, now)
         else:  # as nearly always: 4 % of a short call
@@ -3647,6 +3696,14 @@ class Connection:
         if waited >= (min(limit, HALF_CLOSED) if end else limit):
             self.request.refusal, self.noted = HTTPError(503, None, RETRY), True
         return True
+
+    def expects_work(self, environ: dict[str, Any]) -> bool:
+        """Tell whether the exchange of `environ` is in progress, and let it begin its work at its end. Any thread."""
+        exchange = self.exchange
+        is_going = exchange is not None and exchange.environ is environ
+        if is_going:
+            exchange.is_special, exchange.work_of = True, environ
+        return is_going
 
     def claim(self, size: int) -> None:
         """Count `size` bytes that the function makes of its body; raise HTTPError if they do not fit. Any thread."""
@@ -3734,6 +3791,7 @@ class Connection:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.give_up()
+            begin_work(exchange.work_of)
         try:
             self.sock.close()
         except OSError:  # the function has closed it
@@ -4242,11 +4300,12 @@ class Server:
         """Tell whether the drain is complete: all peers that are left have their responses. Any thread."""
         if not self.draining or self.listener.fileno() >= 0:
             return False
-        return all(connection.state == LINGERING for connection in [*self.connections.values()])
+        return not WORK and all(connection.state == LINGERING for connection in [*self.connections.values()])
 
     def has_calls(self) -> bool:
-        """Tell whether a call, or a part of one, is in flight. Any thread."""
-        return any(connection.state not in (NEW, IDLE, LINGERING) for connection in [*self.connections.values()])
+        """Tell whether a call, a part of one, or work after one is in flight. Any thread."""
+        states = {connection.state for connection in [*self.connections.values()]}
+        return bool(WORK or states - {NEW, IDLE, LINGERING})
 
     def stop(self) -> None:
         """End the threads that are not in a call. Main thread."""
@@ -4684,7 +4743,8 @@ def invoke(
     of body, bytes or text, json, any value that JSON can represent, and form, a dict; files, which makes the form
     multipart/form-data, a dict of bytes, (filename, bytes), (filename, bytes, content_type) or a list of these;
     headers, a dict or pairs; raise_errors, whether the function's exceptions are raised here instead of becoming a 500.
-    `startup` is not called. The settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError,
+    `startup` is not called; what `context.after` was given is run before this returns, or at the end of a stream. The
+    settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError,
     which names what is wrong, for an argument that is not valid.
     """
     from itertools import chain, islice
@@ -4692,6 +4752,7 @@ def invoke(
     content, kind = invoked_body(body, json, form, files)
     request = invoked_request(method, target, content, kind, headers)
     environ = build_environ(request, base_environ("127.0.0.1", 8080), "127.0.0.1")
+    environ["of_python.after"] = []  # it is run here
     started: list[tuple[str, HeaderPairs]] = []
     early: list[bytes] = []  # items sent by `write`, then the first that a generator yields
 
@@ -4708,10 +4769,15 @@ def invoke(
     if not started:  # a generator calls start_response when it is asked for its first item
         early += islice(iterator, 1)
     status, pairs = started[-1]
-    if method == "HEAD":
+
+    def finish() -> None:
         close()
-        return Answer(int(status[:3]), pairs, (), bool)
-    return Answer(int(status[:3]), pairs, chain(early, iterator), close)
+        WORK.append(work := environ.pop("of_python.after", []))
+        copy_context().run(run_work, work)
+
+    if method == "HEAD" or type(items) is list:
+        finish()
+    return Answer(int(status[:3]), pairs, () if method == "HEAD" else chain(early, iterator), finish)
 
 
 def invoked_body(body: Any, json: Any, form: Any, files: Any) -> tuple[bytes, str]:

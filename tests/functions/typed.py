@@ -112,6 +112,9 @@ def see_event(event: Event) -> None:
     assert_type(event.text, str)
 
 
+async def later(number: int) -> None: ...
+
+
 def see_context(context: Context) -> None:
     assert_type(context.call_id, str)
     assert_type(context.deadline, float | None)
@@ -119,6 +122,8 @@ def see_context(context: Context) -> None:
     assert_type(context.hostname, str)
     assert_type(context.namespace, str | None)
     assert_type(context.remaining(), float | None)
+    context.after(print, "text", 5)
+    context.after(later, 5)
     assert_type(context.cancelled, bool)
     assert_type(context.trace_id, str | None)
     assert_type(context.secret("key"), str)
@@ -168,6 +173,8 @@ def see_test_kit() -> None:
 def see_mistakes(event: Event, context: Context) -> None:
     print(event.bdoy)  # type: ignore[attr-defined]
     print(context.call_id + 1)  # type: ignore[operator]
+    context.after(later, "text")  # type: ignore[arg-type]
+    context.after(later(5))  # type: ignore[arg-type]
     print(event.body + "text")  # type: ignore[operator]
     print(event.files["photo"] + "text")  # type: ignore[operator]
     print(event.query.get("page", type=int) + 1)  # type: ignore[operator]
