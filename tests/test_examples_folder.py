@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -52,6 +53,11 @@ def prepared_webhook(folder):
 
 
 @contextlib.contextmanager
+def prepared_jwt_token(folder):
+    yield secret(re.search("signed with `(.+?)`", README)[1], folder, "jwt-key")
+
+
+@contextlib.contextmanager
 def prepared_database_postgres(folder):
     """Start the PostgreSQL of the example's own tests."""
     with pytest.MonkeyPatch.context() as patch:
@@ -82,6 +88,33 @@ def prepared_image(folder):
 def prepared_files(folder):
     shutil.copy(ROOT / "README.md", folder)
     yield {}
+
+
+prepared_upload = prepared_files
+
+
+@contextlib.contextmanager
+def prepared_model(folder):
+    yield {"ready_on": "startup", "suppress_lock": "true"}
+    assert (folder / ".lock").exists()  # the call was answered after `startup`
+
+
+def packages_of(name):
+    """Return the prepared function of an example that needs packages and nothing else."""
+
+    @contextlib.contextmanager
+    def prepared(folder):
+        for line in (EXAMPLES / name / "requirements.txt").read_text().splitlines():
+            package = re.match("[a-z0-9-]+", line)[0]
+            if not importlib.util.find_spec(package.replace("-", "_")):
+                pytest.skip(f"{package} is not installed")
+        yield {}
+
+    return prepared
+
+
+prepared_django_app, prepared_fastapi_app = packages_of("django_app"), packages_of("fastapi_app")
+prepared_metrics = packages_of("metrics")
 
 
 class Service(BaseHTTPRequestHandler):
@@ -118,9 +151,7 @@ def test_call_answers_as_its_row_says(name, command, expected, tmp_path):
     with prepared(tmp_path) as env, process(EXAMPLES / name, TMPDIR=str(tmp_path), **env) as program:
         first = program.popen.stderr.readline()
         assert first.startswith(b"INFO Listening"), first
-        command = command.replace("curl ", "curl --silent --show-error --fail ", 1).replace(
-            ":5000/", f":{program.port}/"
-        )
+        command = command.replace("curl ", "curl --silent --show-error --fail ").replace(":5000/", f":{program.port}/")
         done = subprocess.run(
             command,
             shell=True,
@@ -130,6 +161,9 @@ def test_call_answers_as_its_row_says(name, command, expected, tmp_path):
             text=True,
             timeout=DEADLINE,
         )
+        if "\ndef shutdown(" in (EXAMPLES / name / "handler.py").read_text():
+            program.popen.send_signal(signal.SIGTERM)
+            assert program.end()[0] == 0
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(re.escape(expected).replace("…", ".+"), done.stdout.strip(), re.DOTALL), done.stdout
     if " -o thumbnail.png " in command:
