@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     HeaderPairs = list[tuple[str, str]]
     HeadersArgument = Mapping[str, Any] | Iterable[tuple[str, Any]]
     Part = tuple[str, bool, "File"]  # of a form: its name, whether it has a filename, its content
+    Handle = Callable[[Any, Any], Any]
     FileArgument = bytes | tuple[str, bytes] | tuple[str, bytes, str]
 
 __version__ = "0.1.0"
@@ -1777,6 +1778,9 @@ class Event(Attributes):
     stream: binary file. environ: the WSGI environ.
     """
 
+    _context: Context  # of the same call, set by Application
+    _failed = False  # whether `on_error` has been called
+
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
 
@@ -1956,7 +1960,6 @@ class Context(Attributes):
     namespace: str | None
     _exec_timeout: float | None
     _secret_dir: str
-    _failed = False  # whether `on_error` has been called
     _begin: Callable[[dict[str, Any]], object]  # begins what `after` was given
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -2733,7 +2736,7 @@ class Function:
 
     def __init__(
         self,
-        handle: Callable[[Any, Any], Any],
+        handle: Handle,
         startup: Callable[[Any], Any] | None = None,
         shutdown: Callable[[Any], Any] | None = None,
         ready: Callable[[], Any] | None = None,
@@ -2805,10 +2808,7 @@ class Application:
     raise_errors = False  # instead of a 500; an HTTPError is a response all the same
 
     def __init__(
-        self,
-        function: Function | Callable[[Any, Any], Any],
-        settings: Settings | None = None,
-        env: Mapping[str, str] | None = None,
+        self, function: Function | Handle, settings: Settings | None = None, env: Mapping[str, str] | None = None
     ) -> None:
         env = os.environ if env is None else env
         settings = Settings.from_env(env) if settings is None else settings
@@ -2852,48 +2852,43 @@ class Application:
             return False
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        event, context = Event(environ), self.context(environ)
+        event = Event(environ)
+        event._context = self.context(environ)
         if self.stream_request:
             event.stream = environ["wsgi.input"]  # instead of a copy: the body arrives during the call
-        if environ.get("PATH_INFO", "")[:3] == "/_/" and event.path in OWN_PATHS:
-            return self._respond_itself(event, context, start_response)
-        return self._respond(self.handle, event, context, start_response)
+        if environ.get("PATH_INFO") in OWN_PATHS:
+            return self._respond_itself(event, start_response)
+        return self._respond(self.handle, event, start_response)
 
-    def _respond(
-        self, produce: Callable[[Event, Context], Any], event: Event, context: Context, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def _respond(self, produce: Handle, event: Event, start_response: StartResponse) -> Iterable[bytes]:
         """Convert the result or exception of `produce` to a response and begin it; return the items to send."""
+        context = event._context  # read by running_call, too
         try:
             result = produce(event, context)
             if hasattr(result, "__await__"):
                 job = Job(result, context)
-                more = partial(self._respond, lambda *_: job.take(), event, context, start_response)
-                return Later(job, more, context)
+                return Later(job, partial(self._respond, lambda *_: job.take(), event, start_response), context)
             response = None if callable(result) and is_application(result) else to_response(result)
         except BaseException as error:  # also SystemExit: sys.exit in a function ends its call, not the server
-            return self._recover(error, event, context, start_response)
+            return self._recover(error, event, start_response)
         if response is None:
-            return self._relay(result, event, context, start_response)
-        return self._send(response, event, context, start_response)
+            return self._relay(result, event, start_response)
+        return self._send(response, event, start_response)
 
-    def _send(
-        self, response: Response, event: Event, context: Context, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def _send(self, response: Response, event: Event, start_response: StartResponse) -> Iterable[bytes]:
         if type(response.body) is not bytes:
-            return self._send_stream(response, event, context, start_response)
+            return self._send_stream(response, event, start_response)
         start_response(status_line(response.status), response.headers)
         return [response.body]
 
-    def _send_stream(
-        self, response: Response, event: Event, context: Context, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def _send_stream(self, response: Response, event: Event, start_response: StartResponse) -> Iterable[bytes]:
         """Send a stream, once it has its first item: until then an error can decide the status."""
         if type(response.body) is FileStream:
             response = of_file(response, event.environ)
         if type(response.body) is bytes:  # a 304 or a 416
-            return self._send(response, event, context, start_response)
+            return self._send(response, event, start_response)
         stream: Any = response.body
-        stream.failed, stream.context = lambda: self._report(sys.exception(), event, context), context
+        stream.failed, stream.context = lambda: self._report(sys.exception(), event), event._context
 
         def send(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
             stream.begin()
@@ -2902,12 +2897,10 @@ class Application:
             start_response(status_line(response.status), response.headers)
             return stream  # type: ignore[no-any-return]
 
-        respond = partial(self._relay, send, event, context, start_response)
-        return Later(stream.items, respond, context) if isinstance(stream, AwaitedStream) else respond()
+        respond = partial(self._relay, send, event, start_response)
+        return Later(stream.items, respond, event._context) if isinstance(stream, AwaitedStream) else respond()
 
-    def _relay(
-        self, application: WSGIApplication, event: Event, context: Context, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def _relay(self, application: WSGIApplication, event: Event, start_response: StartResponse) -> Iterable[bytes]:
         """Let a WSGI application, such as a response object of Flask, respond; convert its exception to a response."""
         try:
             return application(event.environ, start_response)
@@ -2919,27 +2912,26 @@ class Application:
             def start_again(status: str, headers: HeaderPairs, _: Any = None) -> Callable[[bytes], object]:
                 return start_response(status, headers, failure)  # which the application may have called already
 
-            return self._recover(error, event, context, start_again)
+            return self._recover(error, event, start_again)
 
     def answers_at_once(self, target: str) -> bool:
         """Return whether the runtime itself responds to `target`, which needs no thread."""
         return ("_/" in target or "%" in target) and decoded_path(target.partition("?")[0]) in OWN_PATHS
 
-    def _respond_itself(self, event: Event, context: Context, start_response: StartResponse) -> Iterable[bytes]:
+    def _respond_itself(self, event: Event, start_response: StartResponse) -> Iterable[bytes]:
         """Respond to a health check, or to a readiness check such as of-watchdog's with `ready_path=/_/ready`."""
-        if event.path == "/_/health" or self.readiness is None:
-            return self._send(state(True), event, context, start_response)
+        if event.environ["PATH_INFO"] == "/_/health" or self.readiness is None:
+            return self._send(state(True), event, start_response)
         answer = self.readiness.ask()
-        return Later(answer, lambda: self._send(state(answer.take()), event, context, start_response), context)
+        return Later(answer, lambda: self._send(state(answer.take()), event, start_response), event._context)
 
-    def _recover(
-        self, error: BaseException, event: Event, context: Context, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def _recover(self, error: BaseException, event: Event, start_response: StartResponse) -> Iterable[bytes]:
         """Respond to an exception of `handle`, with what the function's `on_error` makes of it, once for a call."""
-        on_error = None if context._failed or isinstance(error, (HTTPError, SenderGone)) else self.function.on_error
+        is_final = event._failed or isinstance(error, (HTTPError, SenderGone))
+        on_error = None if is_final else self.function.on_error
         if on_error is None:
-            return self._send(self._failure(error, event, context), event, context, start_response)
-        context._failed = True
+            return self._send(self._failure(error, event), event, start_response)
+        event._failed = True
 
         def recovered(event: Event, context: Context) -> Any:
             result = self._run_hook(on_error, error, event, context)
@@ -2947,9 +2939,9 @@ class Application:
                 raise error
             return result
 
-        return self._respond(recovered, event, context, start_response)
+        return self._respond(recovered, event, start_response)
 
-    def _failure(self, error: BaseException, event: Event, context: Context) -> Response:
+    def _failure(self, error: BaseException, event: Event) -> Response:
         """Convert an exception of `handle` to a response: an HTTPError to its own; any other is logged and a 500."""
         if isinstance(error, SenderGone):
             raise error
@@ -2957,21 +2949,21 @@ class Application:
             try:
                 return from_error(error)
             except BaseException as second:
-                return self._failure(second, event, context)
+                return self._failure(second, event)
         if self.raise_errors:
             raise error
-        trace = self._report(error, event, context)
-        text = "Internal Server Error\ncall id: " + clipped(context.call_id).strip("'") + "\n"
+        trace = self._report(error, event)
+        text = "Internal Server Error\ncall id: " + clipped(event._context.call_id).strip("'") + "\n"
         return Response(500, PLAIN[:], (text + trace if self.debug else text).encode("utf-8", "replace"))
 
-    def _report(self, error: BaseException | None, event: Event, context: Context) -> str:
+    def _report(self, error: BaseException | None, event: Event) -> str:
         """Log a failed call as one record; return its traceback, or for a result the place of `handle`."""
         event.environ.pop("of_python.after", None)
         trace, shown = "", error
         if isinstance(error, ResultError):  # raised here, where the function's frames are gone
             trace, shown = "{}:{}: ResultError: {}\n".format(*place_of(self.handle), error), error.__cause__
         trace += format_traceback(shown, of_function=self.handle) if shown else ""
-        log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, context)
+        log("ERROR", f"{clipped(event.method)} {clipped(event._target, 1000)} failed", trace, event._context)
         return trace
 
 
@@ -2989,16 +2981,14 @@ class Wrapped(Application):
             raise LoadError("{}:{}: {}".format(*place_of(wrap), fault))
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        is_own = environ.get("PATH_INFO", "") in OWN_PATHS
+        is_own = environ.get("PATH_INFO") in OWN_PATHS
         return (super().__call__ if is_own else self.middleware)(environ, start_response)
 
-    def _send(
-        self, response: Response, event: Event, context: Context, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def _send(self, response: Response, event: Event, start_response: StartResponse) -> Iterable[bytes]:
         """Send with a Content-Length: what the middleware makes of the list may hide its length from the server."""
         if type(response.body) is bytes and response.status not in (204, 304):
             response.headers.append(("Content-Length", str(len(response.body))))
-        return super()._send(response, event, context, start_response)
+        return super()._send(response, event, start_response)
 
 
 def is_application(result: Any) -> bool:
@@ -4726,7 +4716,7 @@ class Answer:
 
 
 def invoke(
-    handle: Function | Callable[[Any, Any], Any],
+    handle: Function | Handle,
     method: str = "GET",
     target: str = "/",
     *,
