@@ -157,8 +157,8 @@ def median(scenario, peer, key):
     ("row", "scenario", "key", "rounding", "unit"),
     [
         pytest.param("requests a second", "get-32", "rate", -2, "", id="rate"),
-        pytest.param("first response after", "start", "start_ms", 0, " ms", id="start"),
-        pytest.param("memory", "memory", "memory_mb", 0, " MB", id="memory"),
+        pytest.param("start to first response", "start", "start_ms", 0, " ms", id="start"),
+        pytest.param("memory after 100 000 calls", "memory", "memory_mb", 0, " MB", id="memory"),
     ],
 )
 def test_comparison_has_the_medians_of_the_bench(row, scenario, key, rounding, unit):
