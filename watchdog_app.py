@@ -2977,8 +2977,7 @@ class Wrapped(Application):
         vars(self).update(vars(application))
         self.middleware = wrap(super().__call__)
         if not callable(self.middleware):
-            fault = f"wrap returned {clipped(self.middleware)}: it has to return a WSGI application"
-            raise LoadError("{}:{}: {}".format(*place_of(wrap), fault))
+            raise LoadError(f"wrap returned {clipped(self.middleware)}: it has to return a WSGI application")
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         is_own = environ.get("PATH_INFO") in OWN_PATHS
@@ -3392,6 +3391,11 @@ class Exchange(BaseHandler):
         except BaseException:  # the response to the error has failed too
             self.give_up()
 
+    def ends_early(self) -> bool:
+        """Begin the work of the call; return whether its response was cut."""
+        begin_work(self.work_of)
+        return self.cut
+
     def give_up(self) -> None:
         """Abandon the rest of the response."""
         self.is_special = self.cut = True
@@ -3626,12 +3630,8 @@ class Connection:
         self.request = self.exchange = None  # the exchange refers to this connection: a cycle
         if held := self.reader.held:
             self.reader.hold(-held)
-        if exchange.is_special:
-            begin_work(exchange.work_of)
-            if exchange.cut:
-                self.abort(visibly=not exchange.chunked and exchange.length is None)
-            else:
-                self._enter(IDLE if request.keep_alive else LINGERING, now)
+        if exchange.is_special and exchange.ends_early():
+            self.abort(visibly=not exchange.chunked and exchange.length is None)
         elif self.out or self.reader.buffer or not request.keep_alive:
             self._enter(IDLE if request.keep_alive else LINGERING, now)
         else:  # as nearly always: 4 % of a short call
@@ -3690,8 +3690,7 @@ class Connection:
     def expects_work(self, environ: dict[str, Any]) -> bool:
         """Tell whether the exchange of `environ` is in progress, and let it begin its work at its end. Any thread."""
         exchange = self.exchange
-        is_going = exchange is not None and exchange.environ is environ
-        if is_going:
+        if is_going := exchange is not None and exchange.environ is environ:
             exchange.is_special, exchange.work_of = True, environ
         return is_going
 
@@ -3781,7 +3780,7 @@ class Connection:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.give_up()
-            begin_work(exchange.work_of)
+            exchange.ends_early()
         try:
             self.sock.close()
         except OSError:  # the function has closed it

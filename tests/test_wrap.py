@@ -317,12 +317,12 @@ def call_wsgi(application):
     [
         pytest.param(
             WRAPPED.format(returned="None"),
-            "handler.py:2: wrap returned None: it has to return a WSGI application\n",
+            "ERROR wrap returned None: it has to return a WSGI application\n",
             id="nothing",
         ),
         pytest.param(
             "def wrap(application): return {'a': 1}\n" + WRAPPED.split("\n\n")[1],
-            "handler.py:1: wrap returned {'a': 1}: it has to return a WSGI application\n",
+            "ERROR wrap returned {'a': 1}: it has to return a WSGI application\n",
             id="dict",
         ),
         pytest.param(
