@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := bench
 EXAMPLES := examples
+FUZZ := tests/.venv
 # Without its flags: a make that a test starts is no part of this one
 PYTEST := env -u MAKEFLAGS $(BIN)/python -X dev -W error -m pytest
 PROGRAMS := $(patsubst %,tests/test_%.py,development faults hooks lifecycle log logging lost_network processes watchdog)
 
-.PHONY: help run new test test-programs test-module test-slow coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart soak build image-test examples-test bench bench-tools deploy clean
+.PHONY: help run new test test-programs test-module test-slow coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,10 +55,13 @@ format: $(VENV)/installed ## Format the code
 check: lint test-slow test ## Do all that the gate does
 
 fuzz: $(VENV)/installed ## Fuzz the server until stopped, or for SECONDS=60
-	@$(MAKE) --no-print-directory -j 3 fuzz-requests fuzz-results fuzz-multipart
+	@$(MAKE) --no-print-directory -j 4 fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis
 
 fuzz-requests fuzz-results fuzz-multipart:
 	$(BIN)/python -X dev -W error tests/$(subst -,_,$@).py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz-hypothesis: $(FUZZ)/installed
+	$(FUZZ)/bin/python -X dev -W error tests/$(subst -,_,$@).py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 soak: $(VENV)/installed ## Load the server for MINUTES=20, and see that it stays as it was
 	$(BIN)/python -X dev -W error tests/soak.py --minutes $(or $(MINUTES),20)
@@ -82,7 +86,7 @@ deploy: ## Build, push and deploy with faas-cli, as stack.yaml says: OPENFAAS_PR
 	DOCKER_BUILDKIT=1 OPENFAAS_PREFIX="$(OPENFAAS_PREFIX)" faas-cli up -f stack.yaml
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* build *.egg-info
+	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last $(FUZZ) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* build *.egg-info
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/installed: requirements-dev.txt
@@ -94,6 +98,11 @@ $(EXAMPLES)/.venv/installed: $(wildcard $(EXAMPLES)/*/requirements.txt) tests/re
 	$(PYTHON) -m venv $(EXAMPLES)/.venv
 	$(EXAMPLES)/.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep ^pytest requirements-dev.txt)" \
 		$(patsubst %,-r %,$(wildcard $(EXAMPLES)/*/requirements.txt) tests/requirements-frameworks.txt tests/requirements-models.txt tests/requirements-patching.txt)
+	@touch $@
+
+$(FUZZ)/installed: tests/requirements-fuzz.txt requirements-dev.txt
+	$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep ^pytest requirements-dev.txt)" -r $<
 	@touch $@
 
 $(BENCH)/.venv/installed: $(BENCH)/requirements.txt

@@ -25,6 +25,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -598,9 +599,9 @@ class ResultFuzzer:
             return "next"
         return self.cases[event.path].act(event, context)
 
-    def step(self, server: Serving) -> Finding | None:
+    def step(self, server: Serving, rng: random.Random | None = None) -> Finding | None:
         """Try the next case, and after a batch whether the server is well."""
-        rng, number = random_of(self.seed, self.number), self.number
+        rng, number = rng or random_of(self.seed, self.number), self.number
         self.number += 1
         target = f"/{number}"
         self.cases[target] = tried = case(rng)
@@ -757,13 +758,13 @@ def read_to_end(sock: Any) -> tuple[bytes, str]:
 
 
 @contextlib.contextmanager
-def result_fuzzer(seed: int, number: int = 0) -> Iterator[tuple[ResultFuzzer, Callable[[], Finding | None]]]:
+def result_fuzzer(seed: int, number: int = 0) -> Iterator[tuple[ResultFuzzer, Callable[..., Finding | None]]]:
     """Start a server for a ResultFuzzer; give it and its step."""
     log = io.StringIO()
     fuzzer = ResultFuzzer(seed, log)
     fuzzer.number = number
     with contextlib.redirect_stderr(log), serving(fuzzer.function) as server:
-        yield fuzzer, lambda: fuzzer.step(server)
+        yield fuzzer, partial(fuzzer.step, server)
 
 
 def main() -> int:

@@ -55,6 +55,7 @@ class Reading(NamedTuple):
     statuses: frozenset[int]  # that the last request is to be refused with, or may be already where it is incomplete
     begun: str = ""  # method of that last request, as far as an answer to it depends on that
     waits: bool = False  # whether its peer waits for a 100: the head is good, the body has not begun
+    start: int = 0  # where that last request begins
 
 
 class IncompleteError(Exception):
@@ -74,13 +75,13 @@ def read_requests(data: bytes, limits: Limits) -> Reading:
             reader.begin()
             messages.append(reader.request())
             if not messages[-1].keeps:
-                return Reading(messages, "closed", frozenset())
+                return Reading(messages, "closed", frozenset(), start=reader.start)
     except IncompleteError:
         end = "incomplete" if reader.at > reader.start or reader.at < len(data) else "between"
     except RefusedError:
         end = "refused"
     begun = reader.method or ("HEAD" if data.startswith(b"HEAD ", reader.start) else "GET")
-    return Reading(messages, end, frozenset(reader.faults), begun, reader.waits)
+    return Reading(messages, end, frozenset(reader.faults), begun, reader.waits, reader.start)
 
 
 class Reader:
