@@ -174,6 +174,13 @@ def test_figures_are_those_of_the_bench():
     assert [int(figure) for figure in figures] == [round(value) for value in measured]
 
 
+def test_calls_lost_in_stops_are_those_that_the_bench_has_counted():
+    (cells,) = [cells for name, *cells in table("comparison", README) if name == "calls lost in four stops"]
+    counted = {row[0]: f"{row[2]} of {row[1]}" for row in table("stops", (ROOT / "bench/README.md").read_text())}
+    product, flask, framework = counted.values()
+    assert cells == [product, flask, framework, flask]
+
+
 def test_calls_that_may_block_at_once_are_the_default():
     (cells,) = [cells for name, *cells in table("comparison", README) if name == "calls that may block at once"]
     assert cells[0] == watchdog_app.SETTINGS["threads"][1]
