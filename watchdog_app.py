@@ -2943,15 +2943,13 @@ class Application:
 
     def _failure(self, error: BaseException, event: Event) -> Response:
         """Convert an exception of `handle` to a response: an HTTPError to its own; any other is logged and a 500."""
-        if isinstance(error, SenderGone):
+        if isinstance(error, SenderGone) or (self.raise_errors and not isinstance(error, HTTPError)):
             raise error
         if isinstance(error, HTTPError):
             try:
                 return from_error(error)
             except BaseException as second:
                 return self._failure(second, event)
-        if self.raise_errors:
-            raise error
         trace = self._report(error, event)
         text = "Internal Server Error\ncall id: " + clipped(event._context.call_id).strip("'") + "\n"
         return Response(500, PLAIN[:], (text + trace if self.debug else text).encode("utf-8", "replace"))
