@@ -95,6 +95,8 @@ if TYPE_CHECKING:
     HeaderPairs = list[tuple[str, str]]
     HeadersArgument = Mapping[str, Any] | Iterable[tuple[str, Any]]
     Part = tuple[str, bool, "File"]  # of a form: its name, whether it has a filename, its content
+    Callback = Callable[[], object]
+    Clock = Callable[[], float]
     Handle = Callable[[Any, Any], Any]
     FileArgument = bytes | tuple[str, bytes] | tuple[str, bytes, str]
 
@@ -286,9 +288,7 @@ class Settings:
         return cls(**{name: env[name] for name in SETTINGS if name in env})
 
 
-SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
-    name: vars(Settings)[name] for name in Settings.__annotations__ if name in vars(Settings)
-}
+SETTINGS = {name: declared for name, declared in vars(Settings).items() if type(declared) is tuple}
 
 
 def read_setting(name: str, text: str) -> Any:
@@ -2044,9 +2044,8 @@ class Context(Attributes):
         except FileNotFoundError:
             if default is not REQUIRED:
                 return default
-            raise FileNotFoundError(
-                f"secret {clipped(name)} is missing: there is no file {path}; is it listed in stack.yaml?"
-            ) from None
+            where = f"there is no file {path}; is it listed in stack.yaml?"
+            raise FileNotFoundError(f"secret {clipped(name)} is missing: {where}") from None
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # for vars(context)
@@ -2073,7 +2072,7 @@ class Stream:
 
     def __init__(self, items: Any, source: Any = None) -> None:
         self.items, self.source = items, items if source is None else source
-        self.failed: Callable[[], object] = bool  # called when an item after the first raises
+        self.failed: Callback = bool  # called when an item after the first raises
         self.context: Context | None = None  # of the call that it belongs to
         self.first: list[bytes] = []
         self.kind = BINARY
@@ -2120,7 +2119,7 @@ class FileStream(Stream):
 class AwaitedStream(Stream):
     """A stream of Items. A server that uses `when_ready` needs no thread between two of them."""
 
-    def when_ready(self, callback: Callable[[], object]) -> None:
+    def when_ready(self, callback: Callback) -> None:
         """Call `callback` once, in any thread, when `take` will not wait."""
         if self.first:
             callback()
@@ -2144,10 +2143,8 @@ def encode_item(item: Any) -> tuple[bytes, str]:
         return encode_text(item), HTML
     if isinstance(item, (bytes, bytearray, memoryview)):
         return bytes(item), BINARY
-    raise ResultError(
-        f"a stream's item {clipped(item)} of type {type(item).__name__} cannot be sent: "
-        "it takes str, bytes, dict or list"
-    )
+    kind = type(item).__name__
+    raise ResultError(f"item {clipped(item)} of type {kind} cannot be sent: a stream takes str, bytes, dict or list")
 
 
 def file_pieces(file: Any, left: int = sys.maxsize) -> Iterator[Any]:
@@ -2174,7 +2171,7 @@ class Feed:
 
     def __init__(self) -> None:
         self.lock, self.is_ready = Lock(), False
-        self.callbacks: list[Callable[[], object]] = []
+        self.callbacks: list[Callback] = []
 
     def put(self, outcome: Callable[[], Any]) -> None:
         """Provide the value: `outcome` returns or raises it in the thread that takes it."""
@@ -2192,7 +2189,7 @@ class Feed:
 
         self.put(outcome)
 
-    def when_ready(self, callback: Callable[[], object]) -> None:
+    def when_ready(self, callback: Callback) -> None:
         """Call `callback` once, in any thread, when `take` will not wait."""
         with self.lock:
             if not self.is_ready:
@@ -2241,7 +2238,7 @@ class Later:
 class Inbox:
     """A queue to one thread, with one wake-up for many items. Argument: wake, to make the thread call `take_all`."""
 
-    def __init__(self, wake: Callable[[], object]) -> None:
+    def __init__(self, wake: Callback) -> None:
         self.wake, self.woken = wake, False
         self.items: deque[Any] = deque()
 
@@ -2523,9 +2520,7 @@ def unusual_body(envelope: dict[Any, Any]) -> Any:
     others = {key: value for key, value in envelope.items() if key not in ENVELOPE}
     has_body = "body" in envelope or "response" in envelope
     if others and has_body:
-        warn_once(
-            f"keys beside an envelope's body were not sent: put them into it: {clipped(sorted(map(str, others)))}"
-        )
+        warn_once(f"keys beside a body were not sent: put them into it: {clipped(sorted(map(str, others)))}")
     if len(envelope) == 1 and (key := next(iter(envelope))) in ALONE:
         warn_once(f'{{"{key}": ...}} is an envelope: {ALONE[key]}; for JSON, return {{"body": {{"{key}": ...}}}}')
     return envelope.get("body", envelope.get("response")) if has_body else others or None
@@ -2587,9 +2582,7 @@ def header_items(headers: Any) -> list[tuple[Any, Any]]:
     try:
         return [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
     except (TypeError, ValueError):
-        raise ResultError(
-            f"headers {clipped(headers)} cannot be sent: they take a dict or a list of (name, value)"
-        ) from None
+        raise ResultError(f"headers {clipped(headers)} cannot be sent: they take a dict or a list of pairs") from None
 
 
 def to_pairs(headers: Any) -> HeaderPairs:
@@ -2703,14 +2696,10 @@ def field_line(name: str, value: str) -> tuple[bytes, int]:
     if known is not None:
         return known
     if not isinstance(name, str) or not is_token(name):
-        raise ResultError(
-            f"header name {clipped(name)} cannot be sent: it takes letters, digits and - (RFC 9110 §5.6.2)"
-        )
+        raise ResultError(f"header name {clipped(name)} cannot be sent: it takes letters, digits and -")
     if not isinstance(value, str) or not is_field_value(value):
-        raise ResultError(
-            f"header {name} with value {clipped(value)} cannot be sent: "
-            "it takes latin-1 text without control characters"
-        )
+        takes = "it takes latin-1 text without control characters"
+        raise ResultError(f"header {name} with value {clipped(value)} cannot be sent: {takes}")
     text = "".join((name, ": ", value, "\r\n"))  # not an f-string: a subclass of str may format to other text
     line = text.encode("latin-1"), FIELD_KINDS.get(name.lower(), OTHER)
     remember(FIELD_LINES, (name, value), line, len(line[0]))
@@ -3330,9 +3319,7 @@ class Exchange(BaseHandler):
         elif self.length is not None:
             sent = self.bytes_sent + len(data)
             if sent != self.length and (is_last or sent > self.length):
-                raise ResultError(
-                    f"header Content-Length with value {self.length} cannot be sent: the body has {sent} bytes"
-                )
+                raise ResultError(f"header Content-Length is {self.length}, but the body has {sent} bytes")
             self.bytes_sent = sent
         if self.chunked:
             if data:
@@ -3497,7 +3484,7 @@ class Connection:
         peer: str,
         reader: RequestReader,
         settings: Settings,
-        clock: Callable[[], float] = monotonic,
+        clock: Clock = monotonic,
         notify: Callable[[int], object] = bool,
     ) -> None:
         self.sock, self.fd, self.peer, self.reader = sock, sock.fileno(), peer, reader
@@ -3875,9 +3862,7 @@ class Lead:
     the queue without the lead; clock. None of these may raise.
     """
 
-    def __init__(
-        self, most: int, serve: Callable[[], object], work: Callable[[Connection], object], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, most: int, serve: Callback, work: Callable[[Connection], object], clock: Clock) -> None:
         self.most, self.serve, self.work, self.clock = most, serve, work, clock
         self.lock = Lock()
         self.leader: Lock | None = None  # a thread is known by the lock it parks on: an Event costs three times as much
@@ -4063,7 +4048,7 @@ class Server:
     """
 
     def __init__(
-        self, listener: Socket, application: WSGIApplication, settings: Settings, clock: Callable[[], float] = monotonic
+        self, listener: Socket, application: WSGIApplication, settings: Settings, clock: Clock = monotonic
     ) -> None:
         self.listener, self.application, self.settings, self.clock = listener, application, settings, clock
         listener.setblocking(False)
@@ -4079,7 +4064,7 @@ class Server:
         self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the leader's poll
         self.inbox = Inbox(lambda: os.eventfd_write(self.waker, 1))
         self.connections: dict[int, Connection] = {}
-        self.callbacks: dict[int, Callable[[], object]] = {listener.fileno(): self._accept, self.waker: self._woken}
+        self.callbacks: dict[int, Callback] = {listener.fileno(): self._accept, self.waker: self._woken}
         for fd in self.callbacks:
             self.epoll.register(fd, IN)
         self.ready: deque[int] = deque()  # polled, and not served yet; moves with the lead
@@ -4594,9 +4579,7 @@ def flush_output() -> None:
             pass
 
 
-def serve(
-    target: str, settings: Settings, env: Mapping[str, str], wrap: Callable[[Application], WSGIApplication]
-) -> int:
+def serve(target: str, settings: Settings, env: Mapping[str, str], wrap: Callable[[Any], WSGIApplication]) -> int:
     """Listen, import the function and serve what `wrap` makes of it until told to stop; return the exit status."""
     listener = listen(settings.host, settings.port)  # before the import: early calls wait in the backlog
     os.register_at_fork(after_in_child=listener.close)
@@ -4682,7 +4665,7 @@ class Answer:
     stream as they are produced, once; close() ends it early.
     """
 
-    def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes], close: Callable[[], object]) -> None:
+    def __init__(self, status: int, headers: HeaderPairs, items: Iterable[bytes], close: Callback) -> None:
         self.status, self._items, self.close = status, items, close
         values: dict[str, list[str]] = {}
         for name, value in headers:

@@ -1180,7 +1180,7 @@ def test_an_http_error_from_a_subclass():
         ),
         pytest.param(
             HTTPError(404, "x", 5),
-            "headers 5 cannot be sent: they take a dict or a list of (name, value)",
+            "headers 5 cannot be sent: they take a dict or a list of pairs",
             id="headers",
         ),
     ],
