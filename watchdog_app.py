@@ -49,16 +49,20 @@ Glossary: one word, one meaning.
 from __future__ import annotations
 
 import signal
+import sys
 
-if __name__ == "__main__":
+if sys.version_info < (3, 11):  # noqa: UP036  # before anything that an older Python does not have
+    needs = f"watchdog_app needs Python 3.11 or later, and this is {sys.version.split()[0]}"
+    raise (SystemExit if __name__ == "__main__" else ImportError)(needs)
+if __name__ == "__main__" and hasattr(signal, "pthread_sigmask"):
     # Before the slow imports: until Life handles SIGTERM, it would end this process and, with it, of-watchdog
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 import _thread
 import os
 import re
+import select as selecting
 import socket
-import sys
 import threading
 
 # By name: a function that replaces these in their modules, as gevent and eventlet do, does not replace ours
@@ -71,13 +75,17 @@ from functools import cache, lru_cache, partial
 from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOWrapper
 from os import read as os_read
 from os import write as os_write
-from select import PIPE_BUF, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, epoll, poll, select
+from select import select
 from threading import Lock, RLock
 from time import gmtime, monotonic, perf_counter, sleep, strftime, time
 from types import CodeType, FunctionType
 from wsgiref.handlers import BaseHandler, format_date_time
 
 Socket = socket.socket
+poll: Any = getattr(selecting, "poll", None)  # Windows has none
+epoll: Any = getattr(selecting, "epoll", None)  # Linux alone has it
+POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL = 1, 4, 8, 16, 32  # on every system that has poll
+POLLRDHUP = 0x2000  # Linux alone
 
 TYPE_CHECKING = False  # importing typing takes 5 to 20 ms; type checkers treat this name as true
 if TYPE_CHECKING:
@@ -305,7 +313,8 @@ def read_setting(name: str, text: str) -> Any:
 def memory_limit() -> int:
     """Return the bytes that this process may use: its container's limit, or the machine's memory (cgroups(7))."""
     texts = [read_text(f"/sys/fs/cgroup/{name}") for name in ("memory.max", "memory/memory.limit_in_bytes")]
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    sysconf = getattr(os, "sysconf", lambda name: 1 << 15)  # Windows has none, and does not serve: 1 GiB for tests
+    machine = sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES")
     return min(int(text) if text and text.isdecimal() else machine for text in texts)  # it may be missing, or "max"
 
 
@@ -550,7 +559,7 @@ class Output(FileIO):
         rest = memoryview(data)
         try:
             while rest and select((), (self,), (), 0 if self.lost else LOG_PATIENCE)[1]:
-                rest = rest[os_write(self.fileno(), rest[:PIPE_BUF]) :]  # a writable pipe has room for PIPE_BUF bytes
+                rest = rest[os_write(self.fileno(), rest[: selecting.PIPE_BUF]) :]  # a writable pipe has room for these
         except (OSError, ValueError):  # a broken pipe, a full disk, a closed descriptor
             pass
         return len(rest)
@@ -3457,8 +3466,18 @@ def acknowledged(sock: Socket) -> int:
     """Return how many bytes the peer has acknowledged (tcpi_bytes_acked of struct tcp_info), 0 if unknown."""
     try:
         return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[120:128], sys.byteorder)
-    except OSError:
+    except (OSError, AttributeError):  # Linux alone tells
         return 0
+
+
+def peeked_end(sock: Socket) -> int:
+    """Return how the peer has gone, as `Connection.has_gone`, without POLLRDHUP: unread bytes hide its FIN."""
+    try:
+        return 0 if sock.recv(1, socket.MSG_PEEK) else END
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return LOST
 
 
 def remaining(parts: Sequence[bytes | memoryview], sent: int) -> bytes | memoryview:
@@ -3692,7 +3711,9 @@ class Connection:
 
     def has_gone(self) -> int:
         """Return 0 while the peer is there, END after its FIN, bits of LOST if it is lost. Any thread."""
-        return LOST if self.state == CLOSED else poll_for(self.fd, END)  # once closed, the descriptor may be another's
+        if self.state == CLOSED:  # the descriptor may be another's
+            return LOST
+        return poll_for(self.fd, END) if epoll else peeked_end(self.sock)
 
     def arriving_body(self, request: Request) -> BufferedReader:
         """Return a file that reads the body of `request` from the network. Owner."""
@@ -4038,6 +4059,50 @@ class Lead:
 # - Once a second the leader ends connections whose deadline has passed.
 
 STDERR = 2  # the last of the standard descriptors
+ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes, and a pipe too
+
+
+class Poll:
+    """What the server uses of epoll, by poll: for development where there is no epoll (macOS, the BSDs). Leader.
+
+    It watches for IN and OUT only: macOS reports FIN as POLLHUP, again and again.
+    """
+
+    def __init__(self) -> None:
+        self.poller, self.closed = poll(), False
+        self.unregister = self.poller.unregister
+
+    def register(self, fd: Any, mask: int) -> None:
+        self.poller.register(fd, mask & (IN | OUT))
+
+    def modify(self, fd: Any, mask: int) -> None:
+        self.poller.modify(fd, mask & (IN | OUT))
+
+    def poll(self, seconds: float) -> list[tuple[int, int]]:
+        """Return the events; a descriptor that the function has closed is forgotten, as by epoll."""
+        events: list[tuple[int, int]] = self.poller.poll(seconds * 1000)
+        for fd in [fd for fd, event in events if event & POLLNVAL]:
+            self.poller.unregister(fd)
+        return events
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def quiet_pipe() -> tuple[int, int]:
+    """Make a pipe, neither end of which blocks."""
+    ends = os.pipe()
+    for fd in ends:
+        os.set_blocking(fd, False)
+    return ends
+
+
+def make_waker() -> tuple[int, int]:
+    """Make a descriptor to read from, and one to write ONE to: an eventfd, or a pipe where the system has none."""
+    if not hasattr(os, "eventfd"):
+        return quiet_pipe()
+    fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    return fd, fd
 
 
 class Server:
@@ -4060,9 +4125,9 @@ class Server:
         self.memory = BodyMemory(settings.body_memory)
         self.lead = Lead(settings.threads, self._serve, self._own, clock)
         self.before_stream = self.lead.step_aside
-        self.epoll = epoll()
-        self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the leader's poll
-        self.inbox = Inbox(lambda: os.eventfd_write(self.waker, 1))
+        self.epoll = (epoll or Poll)()
+        self.waker, self.bell = make_waker()  # what is written to the second ends the leader's poll
+        self.inbox = Inbox(lambda: os_write(self.bell, ONE))
         self.connections: dict[int, Connection] = {}
         self.callbacks: dict[int, Callback] = {listener.fileno(): self._accept, self.waker: self._woken}
         for fd in self.callbacks:
@@ -4160,7 +4225,7 @@ class Server:
             connection.watched = 0
             try:
                 self.epoll.unregister(connection.fd)
-            except (OSError, ValueError):  # the function has closed the descriptor: its number may be another's by now
+            except (OSError, ValueError, KeyError):  # the function has closed it: its number may be another's by now
                 connection.sock.detach()
 
     def _close(self, connection: Connection) -> None:
@@ -4255,7 +4320,7 @@ class Server:
     # -- requests to the leader --
 
     def _woken(self) -> None:
-        os.eventfd_read(self.waker)
+        os_read(self.waker, RECEIVE)
         self.ready.extend(self.inbox.take_all())
 
     def _cannot_go_on(self, fault: str) -> None:
@@ -4288,7 +4353,8 @@ class Server:
         """Close all descriptors: when the threads have ended, or in a process that the function has forked."""
         self.listener.close()
         self.epoll.close()
-        os.close(self.waker)
+        for fd in {self.waker, self.bell}:
+            os.close(fd)
         for connection in [*self.connections.values()]:
             connection.sock.close()
 
@@ -4437,7 +4503,7 @@ class Life:
         does so when it thaws a frozen container (`runc kill --all`): then nothing wakes the main thread. The wakeup
         descriptor gets its byte from whichever thread receives the signal.
         """
-        self.signals, self.wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.signals, self.wakeup = quiet_pipe()
         signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, leave_to_thread)
@@ -4471,7 +4537,7 @@ class Life:
         if not self.lock or self.signalled_at != FOREVER:
             return
         try:
-            os.close(os.open(self.lock, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660))
+            os.close(os.open(self.lock, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o660))
         except OSError as error:
             until = "/_/health and /_/ready say 503 until a writable /tmp is mounted or TMPDIR is set"
             log("WARNING", f"cannot write the lock file {self.lock}: {error.strerror}; of-watchdog's {until}")
@@ -4949,6 +5015,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def run() -> NoReturn:
     """Run the program to its end: `python watchdog_app.py`, and the command `watchdog-app`."""
+    if not poll:
+        sys.exit(
+            "watchdog_app serves on Windows in WSL or Docker only; `invoke`, and so a function's tests, work without"
+        )
     hold_signals()  # the command imports the module, which blocks them only as __main__
     leave(main(sys.argv[1:]))
 
