@@ -4,7 +4,7 @@
         def handle(event, context):
             return {"statusCode": 200, "body": "You said: " + str(event.body)}
 
-    $ python watchdog_app.py
+    $ python3 watchdog_app.py
 
 `event` is the request: body, headers, method, query, path, raw_path, raw_query, text, json(), form(), files, cookies,
 stream and environ. `context` describes the call: hostname, function_name, namespace, call_id, trace_id, deadline,
@@ -71,6 +71,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence, Set, ValuesView
 from contextvars import ContextVar, copy_context
 from enum import Enum
+from errno import EADDRINUSE
 from functools import cache, lru_cache, partial
 from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOWrapper
 from os import read as os_read
@@ -253,6 +254,7 @@ class Settings:
 
     host: str
     port: int
+    names_port: bool
     # Each class attribute is a converter and a default as text; docs/reference.md has the same table
     upstream_url: tuple[str, int] = setting(address, "http://127.0.0.1:5000")
     http_upstream_url: tuple[str, int] = setting(address, "")
@@ -280,6 +282,7 @@ class Settings:
         if texts.get("http_upstream_url") or texts.get("upstream_url"):
             texts.pop("PORT", None)  # it may be a variable of the function's own, and not a number
         values = {name: read_setting(name, texts.get(name, "")) for name in SETTINGS}
+        values["names_port"] = any(texts.get(name) for name in ("http_upstream_url", "upstream_url", "PORT"))
         values["host"], values["port"] = values.pop("http_upstream_url") or values.pop("PORT") or values["upstream_url"]
         if values["healthcheck_interval"] is None:
             values["healthcheck_interval"] = values["write_timeout"]
@@ -700,7 +703,11 @@ def format_traceback(error: BaseException, of_function: object = False) -> str:
     """
     from traceback import FrameSummary, TracebackException  # 5 ms, which a function without failures does not need
 
-    formatted: Any = TracebackException(type(error), error, error.__traceback__, compact=True)
+    try:
+        formatted: Any = TracebackException(type(error), error, error.__traceback__, compact=True)
+    except ImportError:  # Python 3.15 imports the package of a module that is missing
+        forget_packages(error)
+        formatted = TracebackException(type(error), error, error.__traceback__, compact=True)
     whole, exceptions = formatted.stack[:], [formatted]
     hidden = NOT_OF_FUNCTIONS if of_function and log.level > LEVELS["debug"] else ()
     for each in exceptions:  # with its causes; indenting a message of 100 MB takes seconds without a thread switch
@@ -710,6 +717,14 @@ def format_traceback(error: BaseException, of_function: object = False) -> str:
     if not (formatted.stack or isinstance(error, SyntaxError)):  # the message of a SyntaxError names the line
         formatted.stack[:] = [FrameSummary(*place_of(of_function), "handle")] if callable(of_function) else whole
     return "".join(formatted.format()) + (hint(error) if of_function else "")
+
+
+def forget_packages(error: BaseException | None) -> None:
+    """Cut the name of each missing module, in an exception and its causes, to that of its outermost package."""
+    while error:
+        if isinstance(error, ModuleNotFoundError):
+            error.name = (error.name or "").partition(".")[0]
+        error = error.__cause__ or error.__context__
 
 
 # Prefixes of the files whose frames are left out of a function's traceback
@@ -3036,7 +3051,12 @@ def load_function(target: str | os.PathLike[str] = "") -> Function:
     if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         sys.path.insert(0, os.getcwd())
         try:
-            return declared(__import__(module, fromlist=[name]), name)
+            imported = __import__(module, fromlist=[name])
+            if hasattr(imported, "__path__") and not getattr(imported, "__file__", None):
+                raise SettingsError(
+                    f"TARGET {clipped(target)} names a folder: it takes {module} or {module}.file:{name}"
+                )
+            return declared(imported, name)
         except ModuleNotFoundError as error:
             if not f"{module}.".startswith(f"{error.name}."):  # a module that the function imports is missing
                 raise
@@ -4374,6 +4394,7 @@ HOLDS = 10  # requests held open at of-watchdog: it may not have accepted the ne
 PATIENCE = 0.9  # of write_timeout: then `shutdown` runs despite a call, since of-watchdog exits at the end of it
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
+SPARE_PORTS = 9  # ports that are tried after 5000, for development
 IS_OPEN = ("01", "08")  # ESTABLISHED, CLOSE_WAIT
 RESTART: list[str] = []  # the command that runs instead of an exit, with --reload
 CANNOT_GO_ON = "the server cannot go on: the function has closed a descriptor that is not its own"
@@ -4408,12 +4429,15 @@ def is_cut_off() -> bool:
     return not int.from_bytes(interface[16:18], sys.byteorder) & IFF_UP
 
 
-def listen(host: str, port: int) -> Socket:
-    """Bind and listen; raise SettingsError if the address is not available."""
+def listen(host: str, port: int, spare: int = 0) -> Socket:
+    """Bind and listen, where the port is taken on one of the `spare` next; raise SettingsError if that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
+        if spare and error.errno == EADDRINUSE:
+            log("INFO", f"Port {port} is taken, on macOS by AirPlay, and none is named: trying {port + 1}")
+            return listen(host, port + 1, spare - 1)
         raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
@@ -4581,6 +4605,9 @@ class Life:
             self.drain_at = now + (MOMENT if number == signal.SIGTERM else 0.0)
             self.leave_by = self.drain_at + settings.write_timeout
             remove_lock(self.lock)
+            if number == signal.SIGINT and self.server and self.server.has_calls():
+                most = f"at most {settings.write_timeout:g} s"
+                log("INFO", f"Stopping once the calls in flight are over, {most}. Press Ctrl+C again to stop now.")
         self.signalled_at = min(now, self.signalled_at)
 
     def look(self, now: float) -> None:
@@ -4647,10 +4674,12 @@ def flush_output() -> None:
 
 def serve(target: str, settings: Settings, env: Mapping[str, str], wrap: Callable[[Any], WSGIApplication]) -> int:
     """Listen, import the function and serve what `wrap` makes of it until told to stop; return the exit status."""
-    listener = listen(settings.host, settings.port)  # before the import: early calls wait in the backlog
+    supervised = is_supervised(env)
+    spare = 0 if settings.names_port or supervised else SPARE_PORTS
+    listener = listen(settings.host, settings.port, spare)  # before the import: early calls wait in the backlog
     os.register_at_fork(after_in_child=listener.close)
     port = env.get("port", "")
-    hold = Hold(int(port) if port.isdecimal() else 8080) if is_supervised(env) else None
+    hold = Hold(int(port) if port.isdecimal() else 8080) if supervised else None
     lock = os.path.join(env.get("TMPDIR") or "/tmp", ".lock")  # noqa: S108  # as Go's os.TempDir
     life = Life(settings, hold, lock if settings.suppress_lock else "")
     life.take_signals()
@@ -4703,7 +4732,8 @@ def load_application(target: str, settings: Settings, env: Mapping[str, str], li
 def announce(listener: Socket) -> None:
     """Log where to call a function that was started by hand."""
     host, port = listener.getsockname()[:2]
-    log("INFO", f"Listening on http://{host}:{port}\ncurl -d World http://{host}:{port}/")
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    log("INFO", f"Listening on {url}\ncurl -d World {url}/")
 
 
 def prepare_process() -> None:
@@ -5014,7 +5044,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run() -> NoReturn:
-    """Run the program to its end: `python watchdog_app.py`, and the command `watchdog-app`."""
+    """Run the program to its end: `python3 watchdog_app.py`, and the command `watchdog-app`."""
     if not poll:
         sys.exit(
             "watchdog_app serves on Windows in WSL or Docker only; `invoke`, and so a function's tests, work without"

@@ -784,6 +784,7 @@ def test_peer_that_takes_something_within_write_timeout_is_not_cut():
         assert read_answer(data + read_all(sock))[0].body == b"x" * LARGE
 
 
+@pytest.mark.linux
 def test_steady_reader_is_not_cut_though_the_kernel_reports_no_room():
     with answering_a_slow_reader(lambda event, context: b"x" * LARGE if event.path == "/" else "x") as (
         clock,
@@ -802,6 +803,7 @@ def test_steady_reader_is_not_cut_though_the_kernel_reports_no_room():
         wait_for_cut(clock, server, 31)
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("reads", [True, False])
 def test_steady_reader_of_a_stream_is_not_cut(reads, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
