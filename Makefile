@@ -9,8 +9,9 @@ FUZZ := tests/.venv
 # Without its flags: a make that a test starts is no part of this one
 PYTEST := env -u MAKEFLAGS $(BIN)/python -X dev -W error -m pytest
 PROGRAMS := $(patsubst %,tests/test_%.py,development faults hooks lifecycle log logging lost_network processes watchdog)
+POLLING := $(patsubst %,tests/test_%.py,async connection development lifecycle server streams systems)
 
-.PHONY: help run new test test-programs test-module test-slow coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools deploy clean
+.PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +19,7 @@ help: ## Show the commands
 run: ## Start the example function and say how to call it
 	@exec $(PYTHON) -m watchdog_app
 
-new: $(VENV)/installed ## Make a function with a first test in the folder NAME=
+new: $(if $(NAME),$(VENV)/installed) ## Make a function with a first test in the folder NAME=
 	@test -n "$(NAME)" || { echo "make new takes the name of a new folder: make new NAME=greeting" >&2; exit 1; }
 	@mkdir -- "$(NAME)"
 	@cp handler/handler.py handler/requirements.txt docs/handler_test.py "$(NAME)"
@@ -37,6 +38,9 @@ test-module: $(VENV)/installed
 test-slow: $(VENV)/installed ## Run the slow tests: packages, fuzzing, growth of time, stops and kills by the dozen
 	$(PYTEST) -m slow
 
+test-poll: $(VENV)/installed ## Run the tests of the server as on macOS, which has no epoll: tests/systems takes it away
+	SIMULATED=macos PYTHONPATH=tests/systems $(PYTEST) -m "not slow and not linux" $(POLLING)
+
 coverage: $(VENV)/installed ## Run the tests, and fail if they leave a branch out
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest
@@ -52,7 +56,7 @@ format: $(VENV)/installed ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint test-slow test ## Do all that the gate does
+check: lint test-poll test-slow test ## Do all that the gate does
 
 fuzz: $(VENV)/installed ## Fuzz the server until stopped, or for SECONDS=60
 	@$(MAKE) --no-print-directory -j 4 fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis

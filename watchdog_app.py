@@ -3733,7 +3733,7 @@ class Connection:
         """Return 0 while the peer is there, END after its FIN, bits of LOST if it is lost. Any thread."""
         if self.state == CLOSED:  # the descriptor may be another's
             return LOST
-        return poll_for(self.fd, END) if epoll else peeked_end(self.sock)
+        return poll_for(self.fd, END) if epoll else poll_for(self.fd, 0) or peeked_end(self.sock)
 
     def arriving_body(self, request: Request) -> BufferedReader:
         """Return a file that reads the body of `request` from the network. Owner."""
@@ -4103,7 +4103,7 @@ class Poll:
         events: list[tuple[int, int]] = self.poller.poll(seconds * 1000)
         for fd in [fd for fd, event in events if event & POLLNVAL]:
             self.poller.unregister(fd)
-        return events
+        return [event for event in events if not event[1] & POLLNVAL]
 
     def close(self) -> None:
         self.closed = True
@@ -4205,6 +4205,7 @@ class Server:
         if self.listener.fileno() >= 0:
             self.epoll.modify(self.listener, IN)
             if self.draining and self._accept():
+                self.epoll.unregister(self.listener)
                 self.listener.close()
         served = {*self.ready, *self.inbox.items, *self.later}  # first: after a freeze all deadlines have passed
         for connection in [*self.connections.values()]:

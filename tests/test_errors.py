@@ -269,6 +269,17 @@ def test_missing_module_is_named_with_where_it_may_come_from(folder, log, statem
     assert record.splitlines()[-1] == "  Hint: " + hint.replace("FOLDER", str(folder))
 
 
+@pytest.mark.parametrize(
+    "cause",
+    ["\n    finally:\n        pass", "\n    except Exception:\n        raise ValueError"],
+    ids=["error", "context"],
+)
+def test_missing_module_of_a_missing_package_is_shown(folder, log, cause):
+    raised = "raise ModuleNotFoundError('odd', name='no_such.part')"
+    record = record_of(folder, log, f"def handle(event, context):\n    try:\n        {raised}{cause}\n", helpers="")
+    assert "ModuleNotFoundError: odd\n" in record
+
+
 def test_missing_module_ends_the_program_with_a_hint(tmp_path):
     with process(write(tmp_path, handler="import helper\n", helper="from .help import x\n", helpers="")) as program:
         status, log = program.end()

@@ -1,5 +1,6 @@
 """The module as a program: settings, loading, readiness, signals and exit codes, without a watchdog."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -10,7 +11,21 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import BRIEFLY, DEADLINE, ROOT, clean_env, free_port, pause, process, read_all, read_answer, wait_for
+from conftest import (
+    BRIEFLY,
+    DEADLINE,
+    ROOT,
+    clean_env,
+    connect_and_get,
+    free_port,
+    pause,
+    process,
+    read_all,
+    read_answer,
+    run_program,
+    wait_for,
+    write,
+)
 
 import watchdog_app
 
@@ -88,6 +103,18 @@ def test_module_without_handle_ends_the_start_and_says_what_it_has(function):
     assert "handler.py defines no function handle(event, context); it defines: handler, other" in log
 
 
+def test_target_of_a_folder_says_what_it_takes(tmp_path):
+    (tmp_path / "greeting").mkdir()
+    write(tmp_path / "greeting", handler="def handle(event, context): pass")
+    command = [sys.executable, str(ROOT / "watchdog_app.py"), "greeting:handle"]
+    with run_program(command, cwd=tmp_path) as program:
+        status, log = program.end()
+    takes = "it takes greeting or greeting.file:handle"
+    assert (status, log) == (2, f"ERROR TARGET 'greeting:handle' names a folder: {takes}\n")
+    with run_program([*command[:-1], "greeting.handler:handle"], cwd=tmp_path) as program:
+        wait_for(program.answers, "an answer")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -113,6 +140,57 @@ def test_fault_that_is_not_the_functions_is_not_called_so(function):
         status, log = program.end()
     assert status == 1
     assert "ERROR the server failed\n" in log and "TypeError" in log
+
+
+@pytest.mark.parametrize("name", ["upstream_url", "http_upstream_url", "PORT"])
+def test_port_that_is_named_is_no_other(name, function):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        named = {"upstream_url": "", name: port if name == "PORT" else f"127.0.0.1:{port}"}
+        with process(function("def handle(event, context): pass"), **named) as program:
+            status, log = program.end()
+    assert (status, log.count("\n")) == (2, 1)
+
+
+def test_next_free_port_is_taken_where_none_is_named(function):
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # another program has it
+            stack.enter_context(socket.create_server(("127.0.0.1", 5000)))
+        program = stack.enter_context(process(function("def handle(event, context): return 'x'"), upstream_url=""))
+        lines = [program.popen.stderr.readline().decode() for _ in range(2)]
+        while "Listening" not in lines[-1]:
+            lines.append(program.popen.stderr.readline().decode())
+        assert lines[0] == "INFO Port 5000 is taken, on macOS by AirPlay, and none is named: trying 5001\n"
+        port = int(lines[-1].rpartition(":")[2])
+        assert 5000 < port < 5010 and connect_and_get(port) == b"x"
+
+
+def test_first_ctrl_c_during_a_call_says_what_it_waits_for(gate, function):
+    with process(function(f"def handle(event, context):\n    {gate.wait}\n")) as program:
+        assert b"Listening" in program.popen.stderr.readline()
+        with connect(program.port) as sock:
+            sock.sendall(GET)
+            gate.reached()
+            program.popen.send_signal(signal.SIGINT)
+            says = "INFO Stopping once the calls in flight are over, at most 30 s. Press Ctrl+C again to stop now.\n"
+            assert says in iter(lambda: program.popen.stderr.readline().decode(), "")
+            gate.open()
+            assert program.end() == (0, "")
+
+
+def test_ctrl_c_without_a_call_says_nothing(function):
+    with process(function("def handle(event, context): pass")) as program:
+        wait_for(program.answers, "an answer")
+        program.popen.send_signal(signal.SIGINT)
+        assert "Ctrl+C" not in program.end()[1]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_address_of_ipv6_is_shown_as_a_url(function):
+    port = free_port()
+    with process(function("def handle(event, context): pass"), upstream_url=f"http://[::1]:{port}") as program:
+        assert program.popen.stderr.readline().decode() == f"INFO Listening on http://[::1]:{port}\n"
+        assert program.popen.stderr.readline().decode() == f"  curl -d World http://[::1]:{port}/\n"
 
 
 def test_address_in_use_ends_the_start_with_one_line(function):

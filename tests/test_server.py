@@ -988,6 +988,7 @@ def pair(clock=time.monotonic, **settings):
         yield watchdog_app.Connection(sock, "peer", reader, watchdog_app.Settings(**settings), clock), peer
 
 
+@pytest.mark.linux
 def test_connection_that_the_selector_does_not_take_is_closed_and_logged(log):
     with not_started() as (server, _), pair() as (connection, _):
         server.connections[connection.fd] = connection
@@ -1180,6 +1181,7 @@ def test_what_is_sent_does_not_wait_for_more():
         assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
+@pytest.mark.linux
 def test_closed_connection_is_off_the_selector_although_another_holds_its_socket():
     with serving(lambda event, context: "x") as server:
         with server.connect() as sock:
@@ -1253,6 +1255,7 @@ def test_function_that_closes_the_descriptor_of_its_connection_costs_only_that(l
     assert log.getvalue() == ""
 
 
+@pytest.mark.linux
 def test_function_that_closes_the_selector_ends_the_server_with_a_reason():
     with serving(lambda event, context: os.close(server.server.epoll.fileno())) as server, server.connect() as sock:
         sock.sendall(GET % b"")
@@ -1260,6 +1263,7 @@ def test_function_that_closes_the_selector_ends_the_server_with_a_reason():
         assert server.server.lead.stopped
 
 
+@pytest.mark.linux
 def test_leader_whose_selector_is_closed_stops_at_once():
     with not_started() as (server, _):
         server.epoll.close()
@@ -1301,6 +1305,7 @@ def not_started(clock=time.monotonic, handle=lambda event, context: "x"):
         server.close()
 
 
+@pytest.mark.linux
 def test_backlog_holds_1024_connections():
     with watchdog_app.listen("127.0.0.1", 0) as listener:
         information = struct.unpack("8B6I", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32))
