@@ -1,5 +1,6 @@
 PYTHON ?= python3
-IMAGE ?= greet:latest
+FUNCTION ?= handler
+IMAGE ?= $(if $(FUNCTION:handler=),$(notdir $(FUNCTION:/=)),greet):latest
 BUILD_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +26,7 @@ new: $(if $(NAME),$(VENV)/installed) ## Make a function with a first test in the
 	@cp handler/handler.py handler/requirements.txt docs/handler_test.py "$(NAME)"
 	@echo "$(NAME)/handler.py is your function. Test it: $(BIN)/python -m pytest $(NAME)"
 	@echo "Run it: $(PYTHON) -m watchdog_app $(NAME) --reload"
+	@echo "Make its image: make build FUNCTION=$(NAME)"
 
 test: ## Run the tests, but for the slow ones: those that start programs, which wait most of the time, beside the others
 	@$(MAKE) --no-print-directory -j 2 -O test-programs test-module
@@ -70,8 +72,11 @@ fuzz-hypothesis: $(FUZZ)/installed
 soak: $(VENV)/installed ## Load the server for MINUTES=20, and see that it stays as it was
 	$(BIN)/python -X dev -W error tests/soak.py --minutes $(or $(MINUTES),20)
 
-build: ## Build the image of the function in handler/
-	DOCKER_BUILDKIT=1 docker build $(BUILD_FLAGS) -t $(IMAGE) .
+build: ## Build the image of the function in handler/, or in the folder FUNCTION=
+	@test -f "$(FUNCTION)/handler.py" || { echo "make build takes a folder with a handler.py: make build FUNCTION=greeting" >&2; exit 1; }
+	@context=$$(mktemp -d) && trap 'rm -rf "$$context"' EXIT && \
+		cp -R .dockerignore Dockerfile watchdog_app.py image "$$context" && cp -R "$(FUNCTION)" "$$context/handler" && \
+		DOCKER_BUILDKIT=1 docker build $(BUILD_FLAGS) -t $(IMAGE) "$$context"
 
 image-test: $(VENV)/installed ## Build the image, run it, and test it
 	$(BIN)/python -m pytest image

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import os
 import shutil
 import signal
 import subprocess
@@ -135,13 +134,12 @@ def test_strict_type_checker_knows_each_type_of_a_users_file(kind, installed, tm
     assert said == "Success: no issues found in 1 source file\n"
 
 
-def test_readmes_commands_install_and_serve(checkout, tmp_path):
-    install, serve = (line.removeprefix("$ ").split() for line in block("install"))
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
-    path = f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    run(*install, cwd=checkout, PATH=path)
-    folder = tmp_path / serve[-1]
+def test_readmes_commands_install_and_serve(checkout):
+    make, install, serve = (line.removeprefix("$ ").split() for line in block("install"))
+    run(*make, cwd=checkout)
+    run(*install, cwd=checkout)
+    folder = checkout / serve[-1]
     folder.mkdir(parents=True)
     shutil.copy(TYPED, folder / "handler.py")
-    with run_program(serve, cwd=tmp_path, PATH=path) as program:
+    with run_program([checkout / serve[0], *serve[1:]], cwd=checkout) as program:
         wait_for(program.answers, "the first answer")

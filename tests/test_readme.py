@@ -442,6 +442,43 @@ def test_new_function_passes_its_first_test_and_runs(checkout):
     assert again.returncode != 0 and "File exists" in again.stderr
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="make is needed")
+def test_new_function_without_a_name_fails_at_once(checkout):
+    done = subprocess.run(["make", "new"], cwd=checkout, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode != 0 and "make new NAME=greeting" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is needed")
+@pytest.mark.parametrize(
+    ("arguments", "image", "source"),
+    [
+        pytest.param([], "greet:latest", "handler", id="the example"),
+        pytest.param(["FUNCTION=examples/routing/"], "routing:latest", "examples/routing", id="another folder"),
+        pytest.param(["FUNCTION=examples/routing", "IMAGE=mine:1"], "mine:1", "examples/routing", id="a name"),
+    ],
+)
+def test_image_is_built_of_the_folder_that_is_named(arguments, image, source, tmp_path, checkout):
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$@"\nfor last; do :; done\nls "$last" && cat "$last/handler/handler.py"\n')
+    docker.chmod(0o755)
+    env = clean_env(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    command = ["make", "-s", "build", *arguments]
+    done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.stdout.startswith(f"build -t {image} /"), done.stderr
+    assert "\nDockerfile\nhandler\nimage\nwatchdog_app.py\n" in done.stdout
+    assert done.stdout.endswith((checkout / source / "handler.py").read_text())
+    context = Path(done.stdout.partition("\n")[0].rpartition(" ")[2])
+    assert not context.exists(), "it is left behind"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is needed")
+def test_image_of_a_folder_without_a_function_is_refused(checkout):
+    command = ["make", "build", "FUNCTION=docs"]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode != 0 and "make build FUNCTION=greeting" in done.stderr
+
+
 def test_test_command_is_a_target_of_the_makefile():
     (command,) = block("test command")
     target = command.removeprefix("$ make ")
