@@ -1,7 +1,9 @@
 """The folder `examples`: each example is complete, and its row in the README is what happens."""
 
 import contextlib
+import http.client
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -15,7 +17,7 @@ from base64 import b64decode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import DEADLINE, ROOT, clean_env, process
+from conftest import DEADLINE, ROOT, clean_env, process, wait_for
 
 EXAMPLES = ROOT / "examples"
 README = (EXAMPLES / "README.md").read_text()
@@ -106,7 +108,9 @@ def packages_of(name):
     def prepared(folder):
         for line in (EXAMPLES / name / "requirements.txt").read_text().splitlines():
             package = re.match("[a-z0-9-]+", line)[0]
-            if not importlib.util.find_spec(package.replace("-", "_")):
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
                 pytest.skip(f"{package} is not installed")
         yield {}
 
@@ -128,13 +132,26 @@ class Service(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def prepared_fan_out(folder):
+def service():
+    """Run a service that another function asks; yield its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield {"services": f"http://127.0.0.1:{server.server_port}/a http://127.0.0.1:{server.server_port}/b"}
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@contextlib.contextmanager
+def prepared_fan_out(folder):
+    with service() as url:
+        yield {"services": f"{url}/a {url}/b"}
+
+
+@contextlib.contextmanager
+def prepared_tracing(folder):
+    with packages_of("tracing")(folder), service() as url:
+        yield {"stock_url": f"{url}/stock"}
 
 
 @contextlib.contextmanager
@@ -168,6 +185,20 @@ def test_call_answers_as_its_row_says(name, command, expected, tmp_path):
     assert re.fullmatch(re.escape(expected).replace("…", ".+"), done.stdout.strip(), re.DOTALL), done.stdout
     if " -o thumbnail.png " in command:
         assert (tmp_path / "thumbnail.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_log_of_tracing_has_the_trace_id_of_its_spans(tmp_path):
+    with prepared_tracing(tmp_path) as env, process(EXAMPLES / "tracing", log_format="json", **env) as program:
+        wait_for(program.answers, "the first answer")
+        connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=DEADLINE)
+        with contextlib.closing(connection):
+            connection.request("GET", "/?item=tea")
+            trace_id = json.load(connection.getresponse())["trace_id"]
+        program.popen.send_signal(signal.SIGTERM)
+        status, log = program.end()
+    records = [json.loads(line) for line in log.splitlines()]
+    assert status == 0
+    assert [record["trace_id"] for record in records if record["message"].startswith("asking for")] == [trace_id]
 
 
 def test_copied_folder_is_tested_as_the_build_does_it(tmp_path):
