@@ -727,6 +727,14 @@ def forget_packages(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def log_fault(error: BaseException) -> None:
+    """Log a fault of this module."""
+    try:
+        log("ERROR", "the server failed", format_traceback(error))
+    except Exception:  # no memory or descriptors for the traceback's module
+        log("ERROR", "the server failed")
+
+
 # Prefixes of the files whose frames are left out of a function's traceback
 NOT_OF_FUNCTIONS = (log.__call__.__code__.co_filename, threading.settrace.__code__.co_filename, "<frozen importlib")
 
@@ -3555,7 +3563,9 @@ class Connection:
                 return False
             self.request, self.noted = request, request.refusal is not None
             return True
-        except Disconnected:
+        except BaseException as error:
+            if not isinstance(error, Disconnected):
+                log_fault(error)
             self.state = CLOSED
             return False
 
@@ -3678,12 +3688,6 @@ class Connection:
             self.deadline = min(self.deadline, now + MOMENT if self.state == NEW else now)
 
     # -- calls --
-
-    @property
-    def target(self) -> str:
-        """The target of the call's request; "" if there is no call."""
-        request = self.request  # read once: the monitor asks while the owner may be done
-        return request.target if request else ""
 
     def queue(self) -> None:
         """Begin to wait for a thread. Leader."""
@@ -3897,7 +3901,7 @@ class Expectation:
 
 
 class Lead:
-    """The right to poll, and the threads that pass it on. Of a job it knows `apart`, `noted` and `target` only.
+    """The right to poll, and the threads that pass it on. Of a job it knows `apart`, `noted` and `request` only.
 
     Arguments: most, how many threads may block; serve, called by the leader for each turn; work, which runs a job from
     the queue without the lead; clock. None of these may raise.
@@ -4056,7 +4060,7 @@ class Lead:
             job = self.current
             if job is not None and self._is_stuck() and self._hand_over(job) and not job.noted:
                 job.noted = True  # count it as slow now, so that queued calls run apart
-                self.expectation.note(job.target, SAMPLE_LIMIT)
+                self.expectation.note(getattr(job.request, "target", ""), SAMPLE_LIMIT)  # it may have just ended
 
     def _is_stuck(self) -> bool:
         return self.clock() - self.current_since > STUCK
@@ -4179,7 +4183,7 @@ class Server:
             else:
                 self._settle(connection)
         except BaseException as error:
-            self._failed(error)
+            log_fault(error)
             if connection is not None:
                 self._close(connection)
 
@@ -4278,12 +4282,8 @@ class Server:
 
     def _own(self, connection: Connection) -> None:
         """Run the calls of `connection` until it waits for its peer, then give it to the leader. Owner."""
-        try:
-            while connection.has_call():
-                self._run(connection, self.clock())
-        except BaseException as error:
-            self._failed(error)
-            connection.abort()
+        while connection.has_call():
+            self._run(connection, self.clock())
         self.lead.give_back(connection)
         if connection.watched != connection.mask or connection.more or connection.state == CLOSED:
             self.inbox.put(connection.fd)
@@ -4299,16 +4299,8 @@ class Server:
             if not connection.noted:
                 self.lead.expectation.note(request.target, ended - began)
         except BaseException as error:
-            self._failed(error)
+            log_fault(error)
             connection.abort()
-
-    @staticmethod
-    def _failed(error: BaseException) -> None:
-        """Log a fault of this module: it costs one connection, never the lead or the thread."""
-        try:
-            log("ERROR", "the server failed", format_traceback(error))
-        except Exception:  # no memory or descriptors for the traceback's module
-            log("ERROR", "the server failed")
 
     # -- accept --
 
@@ -5034,7 +5026,7 @@ def main(arguments: Sequence[str]) -> int:
     except LoadError as error:
         log("ERROR", *error.args)
     except BaseException as error:
-        log("ERROR", "the server failed", format_traceback(error))
+        log_fault(error)
     if reloads:
         log("INFO", "waiting for a change")
         for number in SIGNALS:

@@ -186,7 +186,7 @@ class Job:
     def __init__(self, name, script):
         self.name, self.script, self.kernel, self.buffer = name, script, "", ""
         self.call, self.runner = "", None  # that is read and not yet done, and the thread that runs it
-        self.apart, self.noted, self.target, self.watched = False, False, "/", True
+        self.apart, self.noted, self.request, self.watched = False, False, None, True
 
     def freeze(self):
         runner = self.runner and self.runner.name
