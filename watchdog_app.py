@@ -299,7 +299,8 @@ class Settings:
         return cls(**{name: env[name] for name in SETTINGS if name in env})
 
 
-SETTINGS = {name: declared for name, declared in vars(Settings).items() if type(declared) is tuple}
+# A class of Python 3.13 has a tuple of its own, __static_attributes__
+SETTINGS = {name: declared for name, declared in vars(Settings).items() if name in Settings.__annotations__}
 
 
 def read_setting(name: str, text: str) -> Any:
