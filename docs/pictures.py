@@ -209,7 +209,7 @@ def events() -> list[Event]:
         (WATCHDOG, held, "box", RUNTIME),
         (0, f"calls are served for healthcheck_interval, {interval} in the image", "call", 0),
         (WATCHDOG, "accepts no more calls", "box", 0),
-        (0, f"the last calls are finished, within nine tenths of write_timeout, which is {write}", "call", 0),
+        (0, f"the last calls, and work after them, end within nine tenths of write_timeout, {write}", "call", 0),
         (RUNTIME, "shutdown(context), then exit handlers", "yours", 0),
         (RUNTIME, "exits with status 0", "box", 0),
         (WATCHDOG, "exits, and the container ends", "box", RUNTIME),
@@ -242,7 +242,73 @@ def life() -> Picture:
     return picture
 
 
-PICTURES = {"request": request, "threads": threads, "life": life}
+# ---- the states of a connection ----
+
+READING = ("NEW", "IDLE", "HEAD", "BODY")
+PLACES = {
+    "reading": (20, 60, 230, 200),
+    "QUEUED": (400, 60, 120, 40),
+    "RUNNING": (400, 160, 120, 40),
+    "AWAITING": (670, 60, 120, 40),
+    "SENDING": (670, 160, 120, 40),
+    "LINGERING": (670, 272, 120, 40),
+    "CLOSED": (880, 272, 100, 40),
+}
+# From, to -> the way of the arrow; where its text stands, and the text. What leads to CLOSED elsewhere is not drawn
+CHANGES = {
+    ("reading", "QUEUED"): (((250, 80), (400, 80)), (258, 74, "no thread is free")),
+    ("reading", "RUNNING"): (((250, 172), (400, 172)), (258, 166, "a request is complete")),
+    ("RUNNING", "reading"): (((400, 190), (250, 190)), (258, 204, "the response is sent")),
+    ("QUEUED", "RUNNING"): (((430, 100), (430, 160)), (340, 128, "a thread is free")),
+    ("AWAITING", "QUEUED"): (((670, 80), (520, 80)), (530, 74, "ready, no thread free")),
+    ("RUNNING", "AWAITING"): (((480, 160), (480, 122), (700, 122), (700, 100)), (530, 116, "the result is awaited")),
+    ("AWAITING", "RUNNING"): (((730, 100), (730, 144), (500, 144), (500, 160)), (530, 138, "the result is ready")),
+    ("RUNNING", "SENDING"): (((520, 180), (670, 180)), (530, 174, "not all can be sent")),
+    ("SENDING", "AWAITING"): (((770, 160), (770, 100)), (778, 134, "all is sent")),
+    ("SENDING", "LINGERING"): (((730, 200), (730, 272)), (738, 240, "all is sent, the last response")),
+    ("SENDING", "reading"): (((700, 200), (700, 240), (250, 240)), (258, 234, "all is sent")),
+    ("RUNNING", "LINGERING"): (((460, 200), (460, 292), (670, 292)), (468, 286, "the last response is sent")),
+    ("reading", "SENDING"): (
+        ((135, 60), (135, 30), (880, 30), (880, 180), (790, 180)),
+        (258, 24, "100 (Continue) cannot be sent"),
+    ),
+    ("LINGERING", "CLOSED"): (((790, 292), (880, 292)), (798, 286, "FIN, or too long")),
+}
+
+
+def changes() -> set[tuple[str, str]]:
+    """Return from where to where the state changes, by the module's table; those of a connection that reads as one."""
+    table = re.search(r"^(# state +)(what happens +)next state\n((?:# .+\n)+)", MODULE, re.MULTILINE)
+    assert table
+    first, last = len(table[1]), len(table[1] + table[2])
+    rows = [(line[2:first].strip().split(", "), line[last:].split(", ")) for line in table[3].splitlines()]
+    found = {(group(state), group(name)) for states, names in rows for state in states for name in names}
+    return {(state, following) for state, following in found if state != following}
+
+
+def group(state: str) -> str:
+    return "reading" if state in READING else state
+
+
+def states() -> Picture:
+    """Draw the states of a connection. Each change that the module's table has is drawn, except to CLOSED."""
+    picture = Picture(1000, 340, "The states of a connection")
+    for state, (x, y, width, height) in PLACES.items():
+        kind = {"RUNNING": "call", "QUEUED": "parked", "reading": "band"}.get(state, "box")
+        if state != "reading":
+            picture.box(x, y, width, height, kind, state)
+            continue
+        picture.rectangle(x, y, width, height, kind)
+        picture.text(x + width / 2, y + 24, "reads a request", "middle strong")
+        for number, name in enumerate(READING):
+            picture.box(x + 20 + 100 * (number % 2), y + 44 + 74 * (number // 2), 90, 40, "box", name)
+    for way, (x, y, text) in CHANGES.values():
+        picture.arrow(*way)
+        picture.text(x, y, text, "small")
+    return picture
+
+
+PICTURES = {"request": request, "threads": threads, "states": states, "life": life}
 
 
 def main(folder: Path = FOLDER) -> None:

@@ -1,5 +1,6 @@
 """The page about the architecture says what is so: its pictures are those of the code, its rules those of the module's sections."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -57,6 +58,17 @@ def test_picture_of_a_request_has_the_steps_of_the_modules_docstring():
     assert len(steps) == 8
     picture = (ROOT / "docs/pictures/request.svg").read_text()
     assert [step for step in steps if not re.search(rf">{step}\b", picture)] == []
+
+
+def test_picture_of_the_states_has_each_change_but_those_to_closed(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    pictures = importlib.import_module("pictures")
+    changes = pictures.changes()
+    assert len(changes) > 15
+    assert {change for change in changes if change[1] != "CLOSED"} == pictures.CHANGES.keys() - {
+        ("LINGERING", "CLOSED")
+    }
+    assert {state for state, following in changes if following == "CLOSED"} == pictures.PLACES.keys() - {"CLOSED"}
 
 
 # ---- who may touch what ----
