@@ -12,7 +12,7 @@ PYTEST := env -u MAKEFLAGS $(BIN)/python -X dev -W error -m pytest
 PROGRAMS := $(patsubst %,tests/test_%.py,development faults hooks lifecycle log logging lost_network processes watchdog)
 POLLING := $(patsubst %,tests/test_%.py,async connection development lifecycle server streams systems)
 
-.PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools deploy clean
+.PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools dist deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,12 +90,16 @@ bench: bench-tools $(BENCH)/.venv/installed ## Compare with other servers; QUICK
 bench-tools:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk, which makes the load: install it, for example by apt-get install wrk" >&2; exit 1; }
 
+dist: $(VENV)/installed ## Build the package: an sdist, and a wheel made of it
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
 deploy: ## Build, push and deploy with faas-cli, as stack.yaml says: OPENFAAS_PREFIX=docker.io/you
 	@test -n "$(OPENFAAS_PREFIX)" || { echo "make deploy takes the registry that the image is pushed to: make deploy OPENFAAS_PREFIX=docker.io/you" >&2; exit 1; }
 	DOCKER_BUILDKIT=1 OPENFAAS_PREFIX="$(OPENFAAS_PREFIX)" faas-cli up -f stack.yaml
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last $(FUZZ) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* build *.egg-info
+	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last $(FUZZ) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* build dist *.egg-info
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/installed: requirements-dev.txt
