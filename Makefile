@@ -12,7 +12,7 @@ PYTEST := env -u MAKEFLAGS $(BIN)/python -X dev -W error -m pytest
 PROGRAMS := $(patsubst %,tests/test_%.py,development faults hooks lifecycle log logging lost_network processes watchdog)
 POLLING := $(patsubst %,tests/test_%.py,async connection development lifecycle server streams systems)
 
-.PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools dist deploy clean
+.PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools dist bump deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,10 @@ bench-tools:
 dist: $(VENV)/installed ## Build the package: an sdist, and a wheel made of it
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
+
+bump: ## Take another of-watchdog for the tests, with gh: WATCHDOG=0.11.9
+	@test -n "$(WATCHDOG)" || { echo "make bump takes a version of of-watchdog: make bump WATCHDOG=0.11.9" >&2; exit 1; }
+	.ci/watchdog bump "$(WATCHDOG)"
 
 deploy: ## Build, push and deploy with faas-cli, as stack.yaml says: OPENFAAS_PREFIX=docker.io/you
 	@test -n "$(OPENFAAS_PREFIX)" || { echo "make deploy takes the registry that the image is pushed to: make deploy OPENFAAS_PREFIX=docker.io/you" >&2; exit 1; }
