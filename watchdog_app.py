@@ -266,7 +266,7 @@ class Settings:
     max_inflight: int = setting(count, "0")
     suppress_lock: bool = setting(switch, "false")
     ready_on: str = setting(one_of({"listen": "listen", "startup": "startup"}, "listen or startup"), "listen")
-    threads: int = setting(checked(count, bool, "a whole number from 1 on"), "512")
+    threads: int = setting(checked(count, bool, "a whole number above 0"), "512")
     max_body: int = setting(positive_size, "100MB")
     body_memory: int = setting(positive_size, "")
     max_head: int = setting(positive_size, "256KB")
@@ -477,7 +477,7 @@ def json_record(
 
 
 def loggable(value: Any, length: int) -> Any:
-    """Return `value` for a record in JSON: as text if it is no JSON, or if it is longer than that; text is cut."""
+    """Return `value` for a record in JSON: as text if it has no JSON form or a longer one than `length`; cut text."""
     from json import dumps
 
     if not isinstance(value, str):
@@ -656,7 +656,7 @@ def running_call() -> Context | None:
 
 
 def in_call(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap `function`, so that it belongs to the running call in another thread; keep the ids only, not the body."""
+    """Wrap `function` so that it belongs to the running call in another thread too; keep only the ids, not the body."""
     call = running_call()
     traceparent = call._environ.get("HTTP_TRACEPARENT", "") if call else ""
     ids = call and type(call)({"HTTP_X_CALL_ID": call.call_id, "HTTP_TRACEPARENT": traceparent})
@@ -1272,7 +1272,7 @@ class RequestReader:
             memory.held, self.held = held, self.held + more
 
     def close(self) -> None:
-        """Release the memory of the current request, and account for no other."""
+        """Release the memory of the current request; later ones are not counted."""
         with self.memory.lock:
             self.hold(-self.held)
             self.memory = BodyMemory(sys.maxsize)
@@ -1364,7 +1364,7 @@ def not_json(constant: str) -> NoReturn:
 def encode_json(value: Any) -> bytes:
     """Convert a value to JSON in UTF-8; raise ResultError if that is not possible."""
     try:
-        # A lone surrogate becomes \udXXX, an escape that JSON has too (RFC 8259 §7)
+        # A lone surrogate becomes \udXXX, which is an escape in JSON, too (RFC 8259 §7)
         return json_codec()[0](value).encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError) as error:
         reason = str(error)
@@ -1439,7 +1439,7 @@ def json_default(value: Any) -> Any:
 
 
 def struct_form(value: Any) -> Any:
-    """Convert a Struct by msgspec, or to its fields, one of which json_fault names, if a part has no JSON form."""
+    """Convert a msgspec Struct; if a part has no JSON form, to a dict of its fields, in which json_fault finds it."""
     try:
         return sys.modules["msgspec"].to_builtins(value, enc_hook=json_default)
     except TypeError:
@@ -1447,11 +1447,11 @@ def struct_form(value: Any) -> Any:
 
 
 def fitted(model: Any, value: Any, text: str) -> Any:
-    """Make an instance of a model of JSON, its parsed value or its text; raise a 422 if it does not fit."""
+    """Convert JSON, parsed as `value` from `text`, to an instance of `model`; raise a 422 if it does not fit."""
     if not callable(model) or hasattr(model, "__origin__"):
         raise TypeError(f"model is {clipped(model)}: it takes a class or a function")
     try:
-        if hasattr(model, "model_validate_json"):  # pydantic, whose strict mode takes dates from text only
+        if hasattr(model, "model_validate_json"):  # pydantic, whose strict mode accepts dates only in text
             return model.model_validate_json(text)
         if hasattr(model, "__struct_fields__"):
             return sys.modules["msgspec"].json.decode(text, type=model)
@@ -1462,7 +1462,7 @@ def fitted(model: Any, value: Any, text: str) -> Any:
 
 
 def account_of(error: Any) -> Any:
-    """Return what a model says is wrong with a value: pydantic's list of errors, or text."""
+    """Return a model's explanation of an error: pydantic's list of errors, or text."""
     if hasattr(error, "error_count"):
         return json_codec()[1](error.json(include_url=False, include_input=False))
     text = str(error.args[0] if error.args else error)[:1000]
@@ -1485,7 +1485,7 @@ else:
             if instance is None:
                 return self
             value = self.compute(instance)
-            setattr(instance, self.name, value)  # found before this descriptor from now on
+            setattr(instance, self.name, value)  # shadows this descriptor from now on
             return value
 
 
@@ -1807,7 +1807,7 @@ class Event(Attributes):
     """The request of one call.
 
     method: str, as sent. path: str, decoded, begins with `/`. raw_path, raw_query: str, exactly as sent. headers:
-    Headers. query: Query. body: Body. text: str. cookies: Query. files: Query of File, those of a multipart form.
+    Headers. query: Query. body: Body. text: str. cookies: Query. files: Files, of a multipart form.
     stream: binary file. environ: the WSGI environ.
     """
 
@@ -1857,7 +1857,7 @@ class Event(Attributes):
 
     @lazy
     def _content(self) -> bytes:
-        return read_input(self.environ)  # not a Body, which is a copy: `text`, `json` and `stream` do without it
+        return read_input(self.environ)  # not a Body: `text`, `json` and `stream` do without that copy
 
     @lazy
     def body(self) -> Body:
@@ -2031,7 +2031,7 @@ class Context(Attributes):
         return self._started + time_limit(self._exec_timeout, self._environ.get("HTTP_X_TIMEOUT"))
 
     def remaining(self) -> float | None:
-        """Return the seconds left of this call's time, negative once it is over; None if there is no limit."""
+        """Return the seconds left for this call, negative once its time is over; None if there is no limit."""
         return None if self.deadline is None else float(self.deadline - monotonic())
 
     @property
@@ -2043,8 +2043,8 @@ class Context(Attributes):
     def after(self, function: Callable[[Unpack[Ts]], object], *arguments: Unpack[Ts]) -> None:  # noqa: UP044  # Python 3.8 parses this
         """Call `function`, plain or async, once the response is sent or its caller has gone, as part of this call.
 
-        What one call has given runs in order, in a thread of its own, async functions on the event loop. A call that
-        fails runs none of it. After its response, and under another WSGI server, it begins at once.
+        The functions of one call run in order, in a thread of their own, async ones on the event loop. If the call
+        fails, none of them runs. Given after the response, or under another WSGI server, a function runs at once.
         """
         if not callable(function):
             raise TypeError(f"function is {clipped(function)}: it takes a function, and then its arguments")
@@ -2407,11 +2407,11 @@ class Job(Feed):
         LOOP.soon(lambda: self.task and self.task.cancel())
 
 
-WORK: list[list[Callable[[], Any]]] = []  # what `context.after` was given, in progress
+WORK: list[list[Callable[[], Any]]] = []  # the functions of `context.after`, a list for each call whose work is running
 
 
 def begin_work(environ: dict[str, Any] | None) -> None:
-    """Begin what the call of `environ` gave to `context.after`, if anything."""
+    """Begin the work that the call of `environ` has given to `context.after`, if any."""
     if work := environ and environ.pop("of_python.after", None):
         WORK.append(work)
         try:
@@ -2421,7 +2421,7 @@ def begin_work(environ: dict[str, Any] | None) -> None:
 
 
 def run_work(work: list[Callable[[], Any]]) -> None:
-    """Call functions one after another; log what they raise. Thread main loop."""
+    """Call functions one after another; log their exceptions. Thread main loop."""
     for function in work:
         try:
             result = function()
@@ -2844,7 +2844,7 @@ class Application:
         self.readiness = Readiness(self._is_ready) if self.function.ready else None
 
     def wrapped(self) -> Application:
-        """Return the application to serve: this one, or what the function's `wrap` makes of it."""
+        """Return the application to serve: this one, inside the function's middleware if it has `wrap`."""
         return Wrapped(self, self.function.wrap) if self.function.wrap else self
 
     def startup(self) -> None:
@@ -2948,7 +2948,7 @@ class Application:
         return Later(answer, lambda: self._send(state(answer.take()), event, start_response), event._context)
 
     def _recover(self, error: BaseException, event: Event, start_response: StartResponse) -> Iterable[bytes]:
-        """Respond to an exception of `handle`, with what the function's `on_error` makes of it, once for a call."""
+        """Respond to an exception of `handle`: with the result of the function's `on_error`, at most once in a call."""
         is_final = event._failed or isinstance(error, (HTTPError, SenderGone))
         on_error = None if is_final else self.function.on_error
         if on_error is None:
@@ -2988,7 +2988,7 @@ class Application:
 
 
 class Wrapped(Application):
-    """An application inside the WSGI middleware of its function; health checks do not pass through that.
+    """An application inside the WSGI middleware of its function, which health checks bypass.
 
     Arguments: application; wrap, which makes the middleware. Raises LoadError if that cannot be called.
     """
@@ -2997,14 +2997,14 @@ class Wrapped(Application):
         vars(self).update(vars(application))
         self.middleware = wrap(super().__call__)
         if not callable(self.middleware):
-            raise LoadError(f"wrap returned {clipped(self.middleware)}: it has to return a WSGI application")
+            raise LoadError(f"wrap returned {clipped(self.middleware)}: it must return a WSGI application")
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         is_own = environ.get("PATH_INFO") in OWN_PATHS
         return (super().__call__ if is_own else self.middleware)(environ, start_response)
 
     def _send(self, response: Response, event: Event, start_response: StartResponse) -> Iterable[bytes]:
-        """Send with a Content-Length: what the middleware makes of the list may hide its length from the server."""
+        """Add a Content-Length: middleware may wrap the list in something without a length."""
         if type(response.body) is bytes and response.status not in (204, 304):
             response.headers.append(("Content-Length", str(len(response.body))))
         return super()._send(response, event, start_response)
@@ -3495,12 +3495,12 @@ def acknowledged(sock: Socket) -> int:
     """Return how many bytes the peer has acknowledged (tcpi_bytes_acked of struct tcp_info), 0 if unknown."""
     try:
         return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[120:128], sys.byteorder)
-    except (OSError, AttributeError):  # Linux alone tells
+    except (OSError, AttributeError):  # not on Linux
         return 0
 
 
 def peeked_end(sock: Socket) -> int:
-    """Return how the peer has gone, as `Connection.has_gone`, without POLLRDHUP: unread bytes hide its FIN."""
+    """Return the same as `Connection.has_gone`, where there is no POLLRDHUP: FIN after unread bytes is not noticed."""
     try:
         return 0 if sock.recv(1, socket.MSG_PEEK) else END
     except BlockingIOError:
@@ -3717,7 +3717,7 @@ class Connection:
         return True
 
     def expects_work(self, environ: dict[str, Any]) -> bool:
-        """Tell whether the exchange of `environ` is in progress, and let it begin its work at its end. Any thread."""
+        """Tell whether the exchange of `environ` is in progress; if so, its end begins the work. Any thread."""
         exchange = self.exchange
         if is_going := exchange is not None and exchange.environ is environ:
             exchange.is_special, exchange.work_of = True, environ
@@ -4084,7 +4084,7 @@ class Lead:
 # - Once a second the leader ends connections whose deadline has passed.
 
 STDERR = 2  # the last of the standard descriptors
-ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes, and a pipe too
+ONE = (1).to_bytes(8, sys.byteorder)  # an eventfd takes a number of 8 bytes, a pipe anything
 
 
 class Poll:
@@ -4115,7 +4115,7 @@ class Poll:
 
 
 def quiet_pipe() -> tuple[int, int]:
-    """Make a pipe, neither end of which blocks."""
+    """Make a pipe with non-blocking ends."""
     ends = os.pipe()
     for fd in ends:
         os.set_blocking(fd, False)
@@ -4123,7 +4123,7 @@ def quiet_pipe() -> tuple[int, int]:
 
 
 def make_waker() -> tuple[int, int]:
-    """Make a descriptor to read from, and one to write ONE to: an eventfd, or a pipe where the system has none."""
+    """Make a descriptor to read from and one to write ONE to: an eventfd, or a pipe where there is no eventfd."""
     if not hasattr(os, "eventfd"):
         return quiet_pipe()
     fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -4151,7 +4151,7 @@ class Server:
         self.lead = Lead(settings.threads, self._serve, self._own, clock)
         self.before_stream = self.lead.step_aside
         self.epoll = (epoll or Poll)()
-        self.waker, self.bell = make_waker()  # what is written to the second ends the leader's poll
+        self.waker, self.bell = make_waker()  # writing to the bell ends the leader's poll
         self.inbox = Inbox(lambda: os_write(self.bell, ONE))
         self.connections: dict[int, Connection] = {}
         self.callbacks: dict[int, Callback] = {listener.fileno(): self._accept, self.waker: self._woken}
@@ -4424,13 +4424,13 @@ def is_cut_off() -> bool:
 
 
 def listen(host: str, port: int, spare: int = 0) -> Socket:
-    """Bind and listen, where the port is taken on one of the `spare` next; raise SettingsError if that cannot be."""
+    """Bind and listen; if the port is taken, try the next `spare` ports. Raise SettingsError if none is available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         if spare and error.errno == EADDRINUSE:
-            log("INFO", f"Port {port} is taken, on macOS by AirPlay, and none is named: trying {port + 1}")
+            log("INFO", f"Port {port} is taken (on macOS by AirPlay), and no setting names one: trying {port + 1}")
             return listen(host, port + 1, spare - 1)
         raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
@@ -4977,7 +4977,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], bool
     parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen, instead of upstream_url")
     parser.add_argument("--reload", action="store_true", help=reloading)
     parser.add_argument("--version", action="version", version=f"watchdog_app {__version__}")
-    parser.add_argument("--env-file", metavar="FILE", help="NAME=value lines, which win over the environment")
+    parser.add_argument("--env-file", metavar="FILE", help="NAME=value lines, which override the environment")
     options = parser.parse_args(arguments)
     try:
         flags = read_env_file(options.env_file) if options.env_file else {}
@@ -5041,7 +5041,7 @@ def run() -> NoReturn:
     """Run the program to its end: `python3 watchdog_app.py`, and the command `watchdog-app`."""
     if not poll:
         sys.exit(
-            "watchdog_app serves on Windows in WSL or Docker only; `invoke`, and so a function's tests, work without"
+            "watchdog_app serves on Windows only in WSL or Docker; tests of a function, with `invoke`, run without them"
         )
     hold_signals()  # the command imports the module, which blocks them only as __main__
     leave(main(sys.argv[1:]))

@@ -317,12 +317,12 @@ def call_wsgi(application):
     [
         pytest.param(
             WRAPPED.format(returned="None"),
-            "ERROR wrap returned None: it has to return a WSGI application\n",
+            "ERROR wrap returned None: it must return a WSGI application\n",
             id="nothing",
         ),
         pytest.param(
             "def wrap(application): return {'a': 1}\n" + WRAPPED.split("\n\n")[1],
-            "ERROR wrap returned {'a': 1}: it has to return a WSGI application\n",
+            "ERROR wrap returned {'a': 1}: it must return a WSGI application\n",
             id="dict",
         ),
         pytest.param(
