@@ -19,6 +19,7 @@ from conftest import (
     wait_for,
 )
 
+import watchdog_app
 from watchdog_app import Application, Function, HTTPError, Settings, invoke, make_application
 
 
@@ -141,10 +142,10 @@ FUNCTIONS = {
 GET = b"GET / HTTP/1.1\r\nHost: test\r\nX-Call-Id: id-7\r\n\r\n"
 
 
-def served(function, raw):
+def served(function, raw, half_close=True):
     """Return the responses to `raw`."""
     with serving_application(Application(function, Settings(), {}).wrapped()) as server:
-        return server.talk(raw)
+        return server.talk(raw, half_close=half_close)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -233,6 +234,23 @@ def test_call_that_is_awaited_behind_middleware_is_cancelled_when_its_caller_has
             assert begun.wait(DEADLINE)
         assert cancelled.wait(DEADLINE / 2)
     assert log.getvalue() == ""
+
+
+def test_call_that_is_awaited_behind_middleware_goes_on_while_its_caller_waits():
+    async def handle(event, context):
+        await asyncio.sleep(1.1 * watchdog_app.TICK)  # until it has been looked for the caller
+        return "x"
+
+    assert (
+        read_answer(
+            served(
+                Function(handle, wrap=generating),
+                GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+                half_close=False,
+            )
+        )[0].body
+        == b"x"
+    )
 
 
 def test_generator_that_a_coroutine_returns_is_closed_behind_middleware():
