@@ -4618,9 +4618,12 @@ class Life:
 
     def watchdog_is_gone(self, server: Server, now: float) -> bool:
         """Tell whether of-watchdog has ended, or only waits for the function to shut down."""
-        return self.hold is not None and (
-            os.getppid() != PARENT or (self.signalled_at != FOREVER and self.hold.calls_are_over(server, now))
-        )
+        if self.hold is None:
+            return False
+        # If it ended before PARENT was read, only its pipe tells
+        if os.getppid() != PARENT or poll_for(0, 0) & POLLHUP:
+            return True
+        return self.signalled_at != FOREVER and self.hold.calls_are_over(server, now)
 
     def hurry(self, status: int) -> None:
         """End without waiting for calls; `shutdown` and exit handlers get HURRY seconds."""
