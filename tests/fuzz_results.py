@@ -60,7 +60,7 @@ class Part(NamedTuple):
     make: Callable[[], Any]
     sent: bytes | None  # None where it cannot be sent
     json: Any = None
-    cut: bool = False
+    cut: bool = False  # whether an item of a stream fails or cannot be sent
     close_fails: bool = False
 
 
@@ -315,7 +315,7 @@ def stream(rng: random.Random) -> Part:
         lambda: Items(items, False),
         lambda: Items(items, True),
     )[kind]
-    return Part(make, None if fault == 0 else sent, cut=bool(fault), close_fails=kind == 3)
+    return Part(make, None if fault == 0 else sent, cut=fault is not None, close_fails=kind == 3)
 
 
 def file(items: list[Any], sent: bytes, fault: int | None) -> Part:
@@ -324,7 +324,7 @@ def file(items: list[Any], sent: bytes, fault: int | None) -> Part:
         (index for index, item in enumerate(items) if not isinstance(item, BaseException) and is_empty(item)), None
     )
     if end is None:
-        return Part(lambda: File(items, False), None if fault == 0 else sent, cut=bool(fault))
+        return Part(lambda: File(items, False), None if fault == 0 else sent, cut=fault is not None)
     return Part(lambda: File(items[:end], False), b"".join(encoded(item) for item in items[:end]))
 
 
@@ -343,9 +343,10 @@ def finished(
     what: str, act: Callable[[Any, Any], Any], status: Any, part: Part, headers: Any = (), pairs: Any = ()
 ) -> Case:
     """Put a case together: what the status, the headers and the body say of the response."""
-    if status is None or pairs is None or part.sent is None:
+    is_dropped = status in (204, 304)  # a stream without being begun, so that a wrong first item is not seen
+    if status is None or pairs is None or (part.sent is None and not (part.cut and is_dropped)):
         return Case(act, what, WRONG, logs=True)
-    if status in (204, 304):
+    if is_dropped:
         if part.close_fails:  # a 500, or not
             return Case(act, what, None, logs=None)
         return Case(act, what, status, b"", headers=[pair for pair in pairs if pair[0].lower() != "content-type"])
