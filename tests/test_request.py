@@ -239,7 +239,7 @@ def test_many_long_names_do_not_fill_the_memory(monkeypatch):
     for number in range(MAX_FIELDS):
         for _ in range(3):
             parse_head(head("X" * 10000 + str(number) + ": a", line=f"GET /{'x' * 10000}{number} HTTP/1.1"))
-    assert sum(len(text) for cache in caches for text in (*cache, *cache.seen_once.values())) < 100_000
+    assert sum(len(text) for cache in caches for text in (*cache, *filter(None, cache.seen_once))) < 100_000
 
 
 def test_a_head_is_the_same_once_the_caches_are_full(monkeypatch):
