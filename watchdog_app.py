@@ -1479,7 +1479,10 @@ else:
         """An attribute that its method computes on first access; an unused attribute costs nothing."""
 
         def __init__(self, compute: Callable[[Any], Any]) -> None:
-            self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+            self.compute, self.__doc__ = compute, compute.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self.name = name
 
         def __get__(self, instance: Any, owner: type) -> Any:
             if instance is None:
@@ -1817,21 +1820,23 @@ class Event(Attributes):
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
 
-    @lazy
-    def method(self) -> str:
-        return str(self.environ["REQUEST_METHOD"])
-
-    @lazy
-    def path(self) -> str:
-        return utf8(self.environ.get("SCRIPT_NAME", "") + self.environ.get("PATH_INFO", "")) or "/"
-
-    @lazy
-    def raw_path(self) -> str:
-        return str(self._target).partition("?")[0]
-
-    @lazy
-    def raw_query(self) -> str:
-        return str(self.environ.get("QUERY_STRING", ""))
+    method: lazy[str] = lazy(lambda self: self.environ["REQUEST_METHOD"])
+    path: lazy[str] = lazy(
+        lambda self: utf8(self.environ.get("SCRIPT_NAME", "") + self.environ.get("PATH_INFO", "")) or "/"
+    )
+    raw_path: lazy[str] = lazy(lambda self: self._target.partition("?")[0])
+    raw_query: lazy[str] = lazy(lambda self: self.environ.get("QUERY_STRING", ""))
+    headers: lazy[Headers] = lazy(lambda self: Headers(self.environ))
+    query: lazy[Query] = lazy(lambda self: parse_query(self.raw_query.encode("latin-1")))
+    cookies: lazy[Query] = lazy(lambda self: parse_cookies(self.environ.get("HTTP_COOKIE", "")))
+    text: lazy[str] = lazy(lambda self: decoded(self._content, charset_of(self.environ.get("CONTENT_TYPE", ""))))
+    stream: lazy[BinaryIO] = lazy(lambda self: BytesIO(self._content))
+    files: lazy[Files] = lazy(lambda self: self._multipart[1] if self._media_type == MULTIPART else Files((), "file"))
+    # Not a Body: `text`, `json` and `stream` do without that copy
+    _content: lazy[bytes] = lazy(lambda self: read_input(self.environ))
+    _media_type: lazy[str] = lazy(
+        lambda self: self.environ.get("CONTENT_TYPE", "").partition(";")[0].strip(" \t").lower()
+    )
 
     @lazy
     def _target(self) -> str:
@@ -1844,35 +1849,11 @@ class Event(Attributes):
         return str(target)
 
     @lazy
-    def headers(self) -> Headers:
-        return Headers(self.environ)
-
-    @lazy
-    def query(self) -> Query:
-        return parse_query(self.raw_query.encode("latin-1"))
-
-    @lazy
-    def cookies(self) -> Query:
-        return parse_cookies(self.environ.get("HTTP_COOKIE", ""))
-
-    @lazy
-    def _content(self) -> bytes:
-        return read_input(self.environ)  # not a Body: `text`, `json` and `stream` do without that copy
-
-    @lazy
     def body(self) -> Body:
         body = Body(self._content)
         if content_type := self.environ.get("CONTENT_TYPE"):
             body.charset = charset_of(content_type)
         return body
-
-    @lazy
-    def text(self) -> str:
-        return decoded(self._content, charset_of(self.environ.get("CONTENT_TYPE", "")))
-
-    @lazy
-    def stream(self) -> BinaryIO:
-        return BytesIO(self._content)
 
     if TYPE_CHECKING:
 
@@ -1906,14 +1887,6 @@ class Event(Attributes):
         if self._media_type != MULTIPART:
             raise HTTPError(415, f"this function takes a form: Content-Type: {URLENCODED} or {MULTIPART}\n", PLAIN)
         return self._multipart[0]
-
-    @lazy
-    def files(self) -> Files:
-        return self._multipart[1] if self._media_type == MULTIPART else Files((), "file")
-
-    @lazy
-    def _media_type(self) -> str:
-        return str(self.environ.get("CONTENT_TYPE", "")).partition(";")[0].strip(" \t").lower()
 
     @lazy
     def _multipart(self) -> tuple[Query, Files]:
@@ -4771,9 +4744,7 @@ class Answer:
         joined: dict[str, Any] = {key: ", ".join(several) for key, several in values.items()}
         self.headers = Headers({**joined, "of_python.repeated": values})
 
-    @lazy
-    def body(self) -> bytes:
-        return b"".join(self)
+    body: lazy[bytes] = lazy(b"".join)  # of its items
 
     @property
     def text(self) -> str:
