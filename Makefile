@@ -12,7 +12,7 @@ PYTEST := env -u MAKEFLAGS $(BIN)/python -X dev -W error -m pytest
 PROGRAMS := $(patsubst %,tests/test_%.py,development faults hooks lifecycle log logging lost_network processes watchdog)
 POLLING := $(patsubst %,tests/test_%.py,async connection development lifecycle server streams systems)
 
-.PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools dist bump deploy clean
+.PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools workflows dist bump deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench: bench-tools $(BENCH)/.venv/installed ## Compare with other servers; QUICK
 
 bench-tools:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk, which makes the load: install it, for example by apt-get install wrk" >&2; exit 1; }
+
+workflows: ## Check the workflows, with Go
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 dist: $(VENV)/installed ## Build the package: an sdist, and a wheel made of it
 	rm -rf dist

@@ -139,7 +139,31 @@ def test_readmes_commands_install_and_serve(checkout):
     run(*make, cwd=checkout)
     run(*install, cwd=checkout)
     folder = checkout / serve[-1]
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(TYPED, folder / "handler.py")
     with run_program([checkout / serve[0], *serve[1:]], cwd=checkout) as program:
         wait_for(program.answers, "the first answer")
+
+
+@pytest.fixture(scope="module")
+def runners(tmp_path_factory):
+    """The folder of the programs of an environment that has uv and pipx."""
+    folder = tmp_path_factory.mktemp("runners")
+    venv.create(folder, with_pip=True, symlinks=True)
+    run(folder / "bin" / "python", "-m", "pip", "install", "--quiet", "uv", "pipx", cwd=folder)
+    return folder / "bin"
+
+
+@pytest.mark.parametrize("line", block("run once"), ids=lambda line: line.split()[1])
+def test_readmes_runners_serve_without_an_installation(line, runners, checkout, tmp_path):
+    command = line.removeprefix("$ ").split()
+    folder = checkout / command[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(TYPED, folder / "handler.py")
+    (folder / "requirements.txt").write_text("# none\n")
+    own = {name: str(tmp_path / name) for name in ("UV_CACHE_DIR", "PIPX_HOME", "PIPX_BIN_DIR")}
+    with run_program([runners / command[0], *command[1:]], cwd=checkout, **own) as program:
+        wait_for(program.answers, "the first answer", PATIENCE)
+        program.popen.terminate()
+        status, log = program.end()
+    assert (status, "Traceback" in log) == (0, False)

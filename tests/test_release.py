@@ -162,3 +162,24 @@ def test_pins_are_of_one_version():
     version, *sums = (ROOT / ".ci/watchdog.sha256").read_text().splitlines()
     assert re.fullmatch(r"# \d+\.\d+\.\d+", version)
     assert [re.sub("[0-9a-f]{64}", "SUM", line) for line in sums] == ["SUM  fwatchdog-amd64", "SUM  fwatchdog-arm64"]
+
+
+# -- the pages about it --
+
+PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "RELEASING.md", ROOT / ".github/pull_request_template.md"]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_names_what_there_is(path):
+    source = path.read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for names in re.findall(r"`make ([a-z -]+)", source) for name in names.split()}
+    files = re.findall(r"`((?:\.ci|tests|docs|image)/[\w./]*)", source) + re.findall(r"\]\(([^#)]+)", source)
+    assert named <= targets
+    assert files == [name for name in files if (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("name", ["Settings", "setting", "to_response", "from_parts", "ResultError", "HTTPError"])
+def test_contributing_names_what_the_module_has(name):
+    assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert hasattr(watchdog_app, name)
