@@ -12,7 +12,7 @@ PYTEST := env -u MAKEFLAGS $(BIN)/python -X dev -W error -m pytest
 PROGRAMS := $(patsubst %,tests/test_%.py,development faults hooks lifecycle log logging lost_network processes watchdog)
 POLLING := $(patsubst %,tests/test_%.py,async connection development lifecycle server streams systems)
 
-.PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis soak build image-test examples-test bench bench-tools workflows dist bump deploy clean
+.PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis fuzz-coverage soak build image-test examples-test bench bench-tools workflows dist bump deploy clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ fuzz-requests fuzz-results fuzz-multipart:
 
 fuzz-hypothesis: $(FUZZ)/installed
 	$(FUZZ)/bin/python -X dev -W error tests/$(subst -,_,$@).py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz-coverage: $(FUZZ)/installed ## Fuzz the parser of requests by the branches that it takes, with atheris
+	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check "atheris>=3,<4"
+	$(FUZZ)/bin/python tests/fuzz_coverage.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 soak: $(VENV)/installed ## Load the server for MINUTES=20, and see that it stays as it was
 	$(BIN)/python -X dev -W error tests/soak.py --minutes $(or $(MINUTES),20)

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 
 import pytest
 from conftest import DEADLINE, FUNCTIONS, ROOT, clean_env, copy_checkout, run_program, wait_for
-from test_readme import block
+from test_readme import REFERENCE, block
 
 import watchdog_app
 
@@ -154,8 +154,8 @@ def runners(tmp_path_factory):
     return folder / "bin"
 
 
-@pytest.mark.parametrize("line", block("run once"), ids=lambda line: line.split()[1])
-def test_readmes_runners_serve_without_an_installation(line, runners, checkout, tmp_path):
+@pytest.mark.parametrize("line", block("run once", REFERENCE), ids=lambda line: line.split()[1])
+def test_references_runners_serve_without_an_installation(line, runners, checkout, tmp_path):
     command = line.removeprefix("$ ").split()
     folder = checkout / command[-1]
     folder.mkdir(parents=True, exist_ok=True)

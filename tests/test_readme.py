@@ -51,9 +51,9 @@ MODULE = (ROOT / "watchdog_app.py").read_text()
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
-def block(name):
-    """Return the lines of the README's block behind the comment `name`."""
-    return re.search(rf"<!-- {name} -->\n```console\n(.*?)```", README, re.DOTALL)[1].splitlines()
+def block(name, page=README):
+    """Return the lines of a page's block behind the comment `name`."""
+    return re.search(rf"<!-- {name} -->\n```console\n(.*?)```", page, re.DOTALL)[1].splitlines()
 
 
 def table(name, page=REFERENCE):
