@@ -1821,22 +1821,20 @@ class Event(Attributes):
         self.environ = environ
 
     method: lazy[str] = lazy(lambda self: self.environ["REQUEST_METHOD"])
-    path: lazy[str] = lazy(
-        lambda self: utf8(self.environ.get("SCRIPT_NAME", "") + self.environ.get("PATH_INFO", "")) or "/"
-    )
+    path: lazy[str] = lazy(lambda self: utf8(self._path) or "/")
     raw_path: lazy[str] = lazy(lambda self: self._target.partition("?")[0])
     raw_query: lazy[str] = lazy(lambda self: self.environ.get("QUERY_STRING", ""))
     headers: lazy[Headers] = lazy(lambda self: Headers(self.environ))
     query: lazy[Query] = lazy(lambda self: parse_query(self.raw_query.encode("latin-1")))
     cookies: lazy[Query] = lazy(lambda self: parse_cookies(self.environ.get("HTTP_COOKIE", "")))
-    text: lazy[str] = lazy(lambda self: decoded(self._content, charset_of(self.environ.get("CONTENT_TYPE", ""))))
+    text: lazy[str] = lazy(lambda self: decoded(self._content, charset_of(self._content_type)))
     stream: lazy[BinaryIO] = lazy(lambda self: BytesIO(self._content))
     files: lazy[Files] = lazy(lambda self: self._multipart[1] if self._media_type == MULTIPART else Files((), "file"))
     # Not a Body: `text`, `json` and `stream` do without that copy
     _content: lazy[bytes] = lazy(lambda self: read_input(self.environ))
-    _media_type: lazy[str] = lazy(
-        lambda self: self.environ.get("CONTENT_TYPE", "").partition(";")[0].strip(" \t").lower()
-    )
+    _path: lazy[str] = lazy(lambda self: self.environ.get("SCRIPT_NAME", "") + self.environ.get("PATH_INFO", ""))
+    _content_type: lazy[str] = lazy(lambda self: self.environ.get("CONTENT_TYPE", ""))
+    _media_type: lazy[str] = lazy(lambda self: self._content_type.partition(";")[0].strip(" \t").lower())
 
     @lazy
     def _target(self) -> str:
@@ -1845,7 +1843,7 @@ class Event(Attributes):
         if target is None:
             from urllib.parse import quote
 
-            target = quote(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""), encoding="latin-1")
+            target = quote(self._path, encoding="latin-1")
         return str(target)
 
     @lazy
@@ -1891,7 +1889,7 @@ class Event(Attributes):
     @lazy
     def _multipart(self) -> tuple[Query, Files]:
         self._claim(len(self._content))
-        parts = parse_multipart(self._plain(), self.environ["CONTENT_TYPE"])
+        parts = parse_multipart(self._plain(), self._content_type)
         fields = [(name, part) for name, is_file, part in parts if not is_file]
         texts = [(name, decoded(part.getvalue(), charset_of(part.content_type))) for name, part in fields]
         # A browser sends an empty file without a name if the user has chosen none
@@ -1999,9 +1997,8 @@ class Context(Attributes):
 
     @lazy
     def deadline(self) -> float | None:
-        if self._exec_timeout is None:
-            return None
-        return self._started + time_limit(self._exec_timeout, self._environ.get("HTTP_X_TIMEOUT"))
+        limit = time_limit(self._exec_timeout, self._environ.get("HTTP_X_TIMEOUT"))
+        return self._started + limit if self._exec_timeout else None
 
     def remaining(self) -> float | None:
         """Return the seconds left for this call, negative once its time is over; None if there is no limit."""
@@ -2324,10 +2321,8 @@ def warn_of_hold_up(frame: FrameType | None) -> None:
 
         file, line = place.f_code.co_filename, place.f_lineno
         source = clipped(getline(file, line).strip(), 200)[1:-1]
-        warn_once(
-            f"{file}:{line} has blocked all async calls for over {HELD_UP:g} s: {source}\n"
-            "with await asyncio.to_thread(...), other calls would go on"
-        )
+        blocked = f"{file}:{line} has blocked all async calls for over {HELD_UP:g} s: {source}"
+        warn_once(f"{blocked}\nwith await asyncio.to_thread(...), other calls would go on")
 
 
 def function_frame(frame: FrameType | None) -> FrameType | None:
@@ -3038,9 +3033,7 @@ def load_function(target: str | os.PathLike[str] = "") -> Function:
         try:
             imported = __import__(module, fromlist=[name])
             if hasattr(imported, "__path__") and not getattr(imported, "__file__", None):
-                raise SettingsError(
-                    f"TARGET {clipped(target)} names a folder: it takes {module} or {module}.file:{name}"
-                )
+                raise SettingsError(f"TARGET {clipped(target)} is a folder: it takes {module} or {module}.file:{name}")
             return declared(imported, name)
         except ModuleNotFoundError as error:
             if not f"{module}.".startswith(f"{error.name}."):  # a module that the function imports is missing
@@ -4076,8 +4069,7 @@ class Poll:
     def register(self, fd: Any, mask: int) -> None:
         self.poller.register(fd, mask & (IN | OUT))
 
-    def modify(self, fd: Any, mask: int) -> None:
-        self.poller.modify(fd, mask & (IN | OUT))
+    modify = register  # which replaces the mask
 
     def poll(self, seconds: float) -> list[tuple[int, int]]:
         """Return the events; a descriptor that the function has closed is forgotten, as by epoll."""
@@ -4922,9 +4914,7 @@ def reload(folder: str, seen: dict[str, int]) -> None:
 def watched_folder(target: str) -> str:
     """Return the folder that holds the function of TARGET."""
     path = os.path.abspath(target or default_target())
-    if os.path.isdir(path):
-        return path
-    return os.path.dirname(path) if os.path.isfile(path) else os.getcwd()
+    return path if os.path.isdir(path) else os.path.dirname(path) if os.path.isfile(path) else os.getcwd()
 
 
 def watched_files(folder: str) -> dict[str, int]:
@@ -5019,9 +5009,7 @@ def main(arguments: Sequence[str]) -> int:
 def run() -> NoReturn:
     """Run the program to its end: `python3 watchdog_app.py`, and the command `watchdog-app`."""
     if not poll:
-        sys.exit(
-            "watchdog_app serves on Windows only in WSL or Docker; tests of a function, with `invoke`, run without them"
-        )
+        sys.exit("watchdog_app serves on Windows only in WSL or Docker; tests with `invoke` run without them")
     hold_signals()  # the command imports the module, which blocks them only as __main__
     leave(main(sys.argv[1:]))
 

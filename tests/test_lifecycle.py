@@ -110,7 +110,7 @@ def test_target_of_a_folder_says_what_it_takes(tmp_path):
     with run_program(command, cwd=tmp_path) as program:
         status, log = program.end()
     takes = "it takes greeting or greeting.file:handle"
-    assert (status, log) == (2, f"ERROR TARGET 'greeting:handle' names a folder: {takes}\n")
+    assert (status, log) == (2, f"ERROR TARGET 'greeting:handle' is a folder: {takes}\n")
     with run_program([*command[:-1], "greeting.handler:handle"], cwd=tmp_path) as program:
         wait_for(program.answers, "an answer")
 
