@@ -15,7 +15,7 @@ POLLING := $(patsubst %,tests/test_%.py,async connection development lifecycle s
 .PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis fuzz-coverage soak build image-test examples-test bench bench-tools workflows dist bump deploy clean
 
 help: ## Show the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Start the example function and say how to call it
 	@exec $(PYTHON) -m watchdog_app

@@ -1,6 +1,7 @@
 """The workflows, and the scripts that they call: these run here as they run there."""
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -183,3 +184,11 @@ def test_a_page_names_what_there_is(path):
 def test_contributing_names_what_the_module_has(name):
     assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", (ROOT / "CONTRIBUTING.md").read_text())
     assert hasattr(watchdog_app, name)
+
+
+def test_editors_find_what_their_settings_name():
+    (launch,) = json.loads((ROOT / ".vscode/launch.json").read_text())["configurations"]
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert (ROOT / launch["module"]).with_suffix(".py").exists()
+    target = container["postCreateCommand"].removeprefix("make ")
+    assert target.replace(".venv", "$(VENV)") + ":" in (ROOT / "Makefile").read_text()
