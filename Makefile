@@ -110,7 +110,7 @@ deploy: ## Build, push and deploy with faas-cli, as stack.yaml says: OPENFAAS_PR
 	DOCKER_BUILDKIT=1 OPENFAAS_PREFIX="$(OPENFAAS_PREFIX)" faas-cli up -f stack.yaml
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last $(FUZZ) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* build dist *.egg-info
+	rm -rf $(VENV) $(EXAMPLES)/.venv $(BENCH)/.venv $(BENCH)/last $(FUZZ) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build dist *.egg-info
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/installed: requirements-dev.txt
