@@ -15,6 +15,7 @@ from conftest import (
     DEADLINE,
     call,
     connect_and_get,
+    pause,
     process,
     read_all,
     read_answer,
@@ -352,6 +353,8 @@ def test_process_1_waits_for_work_and_then_for_shutdown(kind, words, tmp_path): 
         assert [call.result()[0] for call in calls] == [200] * 2
         os.kill(watchdog.pid, signal.SIGTERM)
         wait_for(lambda: not connects(watchdog.port), "the end of the listener")
+        pause(0.5)  # several times as long as it takes to see that no call is left
+        assert "shut down" not in watchdog.log
         (tmp_path / "go").touch()
         assert watchdog.popen.wait(DEADLINE) == 0
         assert re.findall("worked|shut down", watchdog.log) == ["worked"] * 2 + ["shut down"]

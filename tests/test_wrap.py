@@ -253,25 +253,33 @@ def test_call_that_is_awaited_behind_middleware_goes_on_while_its_caller_waits()
     )
 
 
-def test_generator_that_a_coroutine_returns_is_closed_behind_middleware():
-    closed = threading.Event()
+def test_iterator_that_a_coroutine_returns_is_closed_behind_middleware():
+    class Endless:
+        is_closed = False
 
-    def items():
-        try:
-            while True:
-                yield "x"
-        finally:
-            closed.set()
+        def __next__(self):
+            return "x"
 
-    kept = items()
+        def close(self):
+            self.is_closed = True
+
+        def __iter__(self):
+            return self
+
+    endless = Endless()
 
     async def handle(event, context):
-        return kept
+        return endless
 
     answer = invoke(Function(handle, wrap=generating))
     assert next(iter(answer)) == b"x"
     answer.close()
-    assert closed.is_set()
+    assert endless.is_closed
+
+
+def test_other_servers_are_told_the_length_of_a_body_unless_there_is_none():
+    assert invoke(Function(later, wrap=as_it_is)).headers["Content-Length"] == "7"
+    assert "Content-Length" not in invoke(Function(FUNCTIONS["nothing"], wrap=as_it_is)).headers
 
 
 def test_wrap_is_called_once_with_what_serves():
