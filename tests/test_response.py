@@ -913,11 +913,25 @@ class Scalar:
         return "Scalar()"
 
 
+class OldModel:
+    """As pydantic 1 has it."""
+
+    def dict(self):
+        return {}
+
+    def json(self):
+        return "{}"
+
+    def __repr__(self):
+        return "OldModel()"
+
+
 async def later():
     return 1
 
 
 PLACES = [
+    pytest.param({"a": OldModel()}, "a = OldModel() of type OldModel", ".dict()", id="model of pydantic 1"),
     pytest.param({"users": [{"when": Clock()}]}, "users[0].when = Clock() of type Clock", ".isoformat()", id="nested"),
     pytest.param({"a": {"b": [0, Scalar()]}}, "a.b[1] = Scalar() of type Scalar", ".item() or .tolist()", id="scalar"),
     pytest.param([1, (2, iter(()))], "[1][1] = ", "list(...)", id="iterator in a tuple"),
