@@ -215,7 +215,7 @@ def any_host(text: str) -> tuple[str, int]:
 
 
 def checked(convert: Callable[[str], Any], is_valid: Callable[[Any], object], takes: str) -> Callable[[str], Any]:
-    """Make a converter that refuses a value which is not valid; `takes` is the text of its error."""
+    """Return a converter that refuses values that are not valid; `takes` is the text of its error."""
 
     def converted(text: str) -> Any:
         value = convert(text)
@@ -227,7 +227,7 @@ def checked(convert: Callable[[str], Any], is_valid: Callable[[Any], object], ta
 
 
 def one_of(values: Mapping[str, Any], takes: str) -> Callable[[str], Any]:
-    """Make a converter that accepts only the keys of `values`, in any case; `takes` is the text of its error."""
+    """Return a converter that accepts only the keys of `values`, in any case; `takes` is the text of its error."""
     return checked(lambda text: values.get(text.lower()), lambda value: value is not None, takes)
 
 
@@ -341,7 +341,7 @@ def remember(cache: dict[Any, Any], key: Any, value: Any, length: int) -> None:
 
 def clipped(value: object, length: int = 100) -> str:
     """Convert any value to printable ASCII of at most `length` characters, for logs and messages."""
-    text = ascii(value[:length] if isinstance(value, (str, bytes)) else value)  # text from a caller may have 100 MB
+    text = ascii(value[:length] if isinstance(value, (str, bytes)) else value)  # a caller's text may be 100 MB
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
@@ -1120,7 +1120,7 @@ def take_size(buffer: bytearray) -> Taking[int]:
 
 
 def whole_body(length: int, data: bytes) -> bytes:
-    """Return the body if `data` is all of it, sent with a length or, as by of-watchdog, in one chunk; else return b"".
+    """Return the body if `data` is all of it, sent with a length or in one chunk, as by of-watchdog; else return b"".
 
     One chunk takes 0.4 µs here, and 4 µs with the generators.
     """
@@ -2798,7 +2798,7 @@ class Application:
     for the context, by default `os.environ`.
     """
 
-    raise_errors = False  # instead of a 500; an HTTPError is a response all the same
+    raise_errors = False  # whether exceptions are raised instead of becoming a 500; an HTTPError is still a response
 
     def __init__(
         self, function: Function | Handle, settings: Settings | None = None, env: Mapping[str, str] | None = None
@@ -3008,7 +3008,7 @@ TARGETS = "a file, a folder with handler.py, or module:function"
 
 
 def default_target() -> str:
-    """Return where the function is without TARGET: below the current folder, else beside this module."""
+    """Return the target if none is given: in the current folder, else beside this module."""
     for path in ("handler.py", "function", "handler"):
         if os.path.isfile(path) or os.path.isfile(f"{path}/handler.py"):
             return os.path.abspath(path)
@@ -3638,7 +3638,7 @@ class Connection:
             self.abort(visibly=not exchange.chunked and exchange.length is None)
         elif self.out or self.reader.buffer or not request.keep_alive:
             self._enter(IDLE if request.keep_alive else LINGERING, now)
-        else:  # as nearly always: 4 % of a short call
+        else:  # nearly always: without the call, 4 % less of a short one
             self.state, self.mask, self.deadline = IDLE, IN, now + self.settings.keep_alive
         return now
 
@@ -4057,7 +4057,7 @@ ONE = (1).to_bytes(8, sys.byteorder)  # an eventfd takes a number of 8 bytes, a 
 
 
 class Poll:
-    """What the server uses of epoll, by poll: for development where there is no epoll (macOS, the BSDs). Leader.
+    """The part of epoll's interface that the server uses, for development where there is only poll (macOS). Leader.
 
     It watches for IN and OUT only: macOS reports FIN as POLLHUP, again and again.
     """
@@ -4350,7 +4350,7 @@ class Server:
 
 SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT))
 PARENT = os.getppid()  # read early: of-watchdog may be gone before the function is imported
-TOGETHER = 0.25  # seconds within which two signals are one: a process group gets one directly, one from of-watchdog
+TOGETHER = 0.25  # seconds within which two signals count as one: Ctrl+C comes directly, and from of-watchdog
 HURRY = 0.5  # seconds for `shutdown` and exit handlers when the process has to end at once
 LATE = 5.0  # seconds of grace for of-watchdog, and for exit handlers that hang
 LAST_WORDS = 0.2  # seconds before exit: a busy of-watchdog loses the last output of a child that ends at once
@@ -4607,7 +4607,7 @@ def leave(status: int) -> NoReturn:
 
     begin_leaving(LATE, status)  # an exit handler may hang
     if pools := sys.modules.get("concurrent.futures.process"):
-        pools._python_exit()  # as at any end of Python: ends idle processes, which exit handlers would wait for
+        pools._python_exit()  # as Python does at exit: it ends idle processes, which exit handlers would wait for
     atexit._run_exitfuncs()
     flush_output()
     leave_after(LAST_WORDS, status)
@@ -4770,20 +4770,20 @@ def invoke(
 ) -> Answer:
     """Call a function for a test, as the server would: from parsing the head to the headers of the response.
 
-    Arguments: handle, the function's `handle`, or a Function; method; target, the path with its query, from `/` on; one
-    of body, bytes or text, json, any value that JSON can represent, and form, a dict; files, which makes the form
-    multipart/form-data, a dict of bytes, (filename, bytes), (filename, bytes, content_type) or a list of these;
+    Arguments: handle, the function's `handle`, or a Function; method; target, the path with its query, beginning with
+    `/`; one of body, bytes or text, json, any value that JSON can represent, and form, a dict; files, which makes the
+    form multipart/form-data, a dict of bytes, (filename, bytes), (filename, bytes, content_type) or a list of these;
     headers, a dict or pairs; raise_errors, whether the function's exceptions are raised here instead of becoming a 500.
-    `startup` is not called; what `context.after` was given is run before this returns, or at the end of a stream. The
-    settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError,
-    which names what is wrong, for an argument that is not valid.
+    `startup` is not called; the work of `context.after` is done before this returns, or at the end of a stream. The
+    settings are those of `os.environ`. Returns an Answer. Raises TypeError or ValueError for an argument that is not
+    valid, and names what is wrong.
     """
     from itertools import chain, islice
 
     content, kind = invoked_body(body, json, form, files)
     request = invoked_request(method, target, content, kind, headers)
     environ = build_environ(request, base_environ("127.0.0.1", 8080), "127.0.0.1")
-    environ["of_python.after"] = []  # it is run here
+    environ["of_python.after"] = []  # so that `finish` runs the work
     started: list[tuple[str, HeaderPairs]] = []
     early: list[bytes] = []  # items sent by `write`, then the first that a generator yields
 
@@ -4899,8 +4899,17 @@ LOOK = 0.2  # seconds between checks of the files
 CACHES = ("__pycache__", "node_modules")
 
 
+def watch(target: str, arguments: Sequence[str]) -> None:
+    """Begin to watch the files of the function, and to restart with the same arguments when one changes."""
+    RELOADED[:] = arguments
+    sys.dont_write_bytecode = True  # it is matched by time in seconds and size, which two edits may share
+    folder = watched_folder(target)
+    log("INFO", f"Watching {folder}. Press Ctrl+C to stop.")
+    start_new_thread(reload, (folder, watched_files(folder)))
+
+
 def reload(folder: str, seen: dict[str, int]) -> None:
-    """Stop, and let the program start again in its own place, once a file of the function has changed."""
+    """Restart the program in the same process once a file of the function has changed."""
     while (now := watched_files(folder)) == seen:
         sleep(LOOK)
     changed = sorted(os.path.relpath(path, folder) for path, _ in now.items() ^ seen.items())
@@ -4974,19 +4983,15 @@ def main(arguments: Sequence[str]) -> int:
     prepare_process()
     target, flags, reloads = parse_arguments(arguments)
     os.environ.update(flags)
-    env, wrap = {**os.environ}, RequestLog if reloads else lambda application: application
+    wrap = RequestLog if reloads else lambda application: application
     try:
-        settings = Settings.from_env({"debug": "true", **env} if reloads else env)
+        settings = Settings.from_env({"debug": "true", **os.environ} if reloads else os.environ)
         log.level = settings.log_level
         log.make_record = json_record if settings.log_format == "json" else text_record
         if reloads:
             if log.make_record is text_record and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
                 log.make_record = coloured_record
-            RELOADED[:] = arguments
-            sys.dont_write_bytecode = True  # it is matched by time in seconds and size, which two edits may share
-            folder = watched_folder(target)
-            log("INFO", f"Watching {folder}. Press Ctrl+C to stop.")
-            start_new_thread(reload, (folder, watched_files(folder)))
+            watch(target, arguments)
         ImportHook("logging", set_up_logging).install()
         ImportHook("concurrent.futures.thread", set_up_pools).install()
         return serve(target, settings, os.environ, wrap)
