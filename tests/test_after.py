@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import signal
@@ -51,7 +52,7 @@ def refuses(event, context):
 
 def with_work(handle, work, *arguments):
     """Make `handle` give some work first."""
-    if asyncio.iscoroutinefunction(handle):
+    if inspect.iscoroutinefunction(handle):
 
         async def awaited(event, context):
             context.after(work, *arguments)
