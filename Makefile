@@ -10,7 +10,7 @@ FUZZ := tests/.venv
 # Without its flags: a make that a test starts is no part of this one
 PYTEST := env -u MAKEFLAGS $(BIN)/python -X dev -W error -m pytest
 PROGRAMS := $(patsubst %,tests/test_%.py,development faults hooks lifecycle log logging lost_network processes watchdog)
-POLLING := $(patsubst %,tests/test_%.py,async connection development lifecycle server streams systems)
+POLLING := $(patsubst %,tests/test_%.py,async connection lifecycle server streams systems)
 
 .PHONY: help run new test test-programs test-module test-slow test-poll coverage lint format check fuzz fuzz-requests fuzz-results fuzz-multipart fuzz-hypothesis fuzz-coverage soak build image-test examples-test bench bench-tools workflows dist bump deploy clean
 

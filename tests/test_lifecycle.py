@@ -135,6 +135,7 @@ def test_function_that_cannot_be_imported_ends_the_start_with_status_1_and_its_t
     )
 
 
+@pytest.mark.linux
 def test_fault_that_is_not_the_functions_is_not_called_so(function):
     with process(function("import os\nos.eventfd = None\ndef handle(event, context): pass")) as program:
         status, log = program.end()

@@ -1443,6 +1443,7 @@ def test_fault_that_cannot_be_described_is_logged(log, monkeypatch):
         assert ask(sock).status == 200
 
 
+@pytest.mark.linux
 def test_fault_of_the_server_without_the_lead_costs_one_connection(log, monkeypatch):
     def faulty(self):
         raise RuntimeError("a fault of the server")
