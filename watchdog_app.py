@@ -83,10 +83,10 @@ from types import CodeType, FunctionType
 from wsgiref.handlers import BaseHandler, format_date_time
 
 Socket = socket.socket
-poll: Any = getattr(selecting, "poll", None)  # Windows has none
-epoll: Any = getattr(selecting, "epoll", None)  # Linux alone has it
+poll: Any = getattr(selecting, "poll", None)  # not on Windows
+epoll: Any = getattr(selecting, "epoll", None)  # Linux only
 POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL = 1, 4, 8, 16, 32  # on every system that has poll
-POLLRDHUP = 0x2000  # Linux alone
+POLLRDHUP = 0x2000  # Linux only
 
 TYPE_CHECKING = False  # importing typing takes 5 to 20 ms; type checkers treat this name as true
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def read_setting(name: str, text: str) -> Any:
 def memory_limit() -> int:
     """Return the bytes that this process may use: its container's limit, or the machine's memory (cgroups(7))."""
     texts = [read_text(f"/sys/fs/cgroup/{name}") for name in ("memory.max", "memory/memory.limit_in_bytes")]
-    sysconf = getattr(os, "sysconf", lambda name: 1 << 15)  # Windows has none, and does not serve: 1 GiB for tests
+    sysconf = getattr(os, "sysconf", lambda name: 1 << 15)  # not on Windows, which does not serve: 1 GiB for tests
     machine = sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES")
     return min(int(text) if text and text.isdecimal() else machine for text in texts)  # it may be missing, or "max"
 
@@ -1964,7 +1964,7 @@ class Context(Attributes):
     namespace: str | None
     _exec_timeout: float | None
     _secret_dir: str
-    _begin: Callable[[dict[str, Any]], object]  # begins what `after` was given
+    _begin: Callable[[dict[str, Any]], object]  # begins the work of `after`
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
@@ -2498,7 +2498,7 @@ def means_status(value: Any) -> bool:
 
 
 def warn_of_status(result: dict[Any, Any]) -> None:
-    """Warn of a dict with a body and a status that is no envelope, since the key of its status is misspelt."""
+    """Warn of a dict with a body and a status that is not an envelope, since the key of its status is misspelt."""
     for key, value in result.items():
         if "body" in result and str(key).lower().startswith("status") and means_status(value):
             warn_once(f"a dict with {clipped(key)} was sent as JSON, with status 200: an envelope has 'statusCode'")
@@ -2948,7 +2948,7 @@ class Application:
         return Response(500, PLAIN[:], (text + trace if self.debug else text).encode("utf-8", "replace"))
 
     def _report(self, error: BaseException | None, event: Event) -> str:
-        """Log a failed call as one record; return its traceback, or for a result the place of `handle`."""
+        """Log a failed call as one record; return its traceback, or the place of `handle` if its result is at fault."""
         event.environ.pop("of_python.after", None)
         trace, shown = "", error
         if isinstance(error, ResultError):  # raised here, where the function's frames are gone
@@ -4355,7 +4355,7 @@ HURRY = 0.5  # seconds for `shutdown` and exit handlers when the process has to 
 LATE = 5.0  # seconds of grace for of-watchdog, and for exit handlers that hang
 LAST_WORDS = 0.2  # seconds before exit: a busy of-watchdog loses the last output of a child that ends at once
 HOLDS = 10  # requests held open at of-watchdog: it may not have accepted the newest ones
-PATIENCE = 0.9  # of write_timeout: then `shutdown` runs despite a call, since of-watchdog exits at the end of it
+PATIENCE = 0.9  # share of write_timeout after which `shutdown` runs despite a call: of-watchdog exits at its end
 LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 SIOCGIFFLAGS, IFREQ_SIZE, IFF_UP = 0x8913, 40, 1  # linux/sockios.h, net/if.h
 SPARE_PORTS = 9  # ports that are tried after 5000, for development
