@@ -4483,6 +4483,7 @@ class Life:
         self.server: Server | None = None
         self.signalled_at = self.drain_at = self.leave_by = FOREVER
         self.is_over, self.status = False, 0
+        self.says_how = False  # whether to say how to stop at once, if calls go on for a while after Ctrl+C
 
     def take_signals(self) -> None:
         """Let the signal thread handle SIGTERM and SIGINT, also those that are pending.
@@ -4569,9 +4570,7 @@ class Life:
             self.drain_at = now + (MOMENT if number == signal.SIGTERM else 0.0)
             self.leave_by = self.drain_at + settings.write_timeout
             remove_lock(self.lock)
-            if number == signal.SIGINT and self.server and self.server.has_calls():
-                most = f"at most {settings.write_timeout:g} s"
-                log("INFO", f"Stopping once the calls in flight are over, {most}. Press Ctrl+C again to stop now.")
+            self.says_how = number == signal.SIGINT and not RESTART
         self.signalled_at = min(now, self.signalled_at)
 
     def look(self, now: float) -> None:
@@ -4585,6 +4584,10 @@ class Life:
                 server.drain()
         if server and (server.drained() or self.watchdog_is_gone(server, now)):
             self.is_over = True
+        elif server and self.says_how and now > self.signalled_at + TOGETHER and server.has_calls():
+            self.says_how = False
+            most = f"at most {self.settings.write_timeout:g} s"
+            log("INFO", f"Stopping once the calls in flight are over, {most}. Press Ctrl+C again to stop now.")
 
     def watchdog_is_gone(self, server: Server, now: float) -> bool:
         """Tell whether of-watchdog has ended, or only waits for the function to shut down."""

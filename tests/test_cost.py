@@ -183,7 +183,8 @@ def test_request_holds_no_more_memory_than_its_bound(one, quiet_collector, handl
     finally:
         tracemalloc.stop()
     assert bound.blocks / 2 < median(blocks) <= bound.blocks
-    assert bound.bytes / 2 < median(held) <= bound.bytes
+    larger = 1.1 if sys.version_info >= (3, 15) else 1.0  # its objects are: 5 840 bytes for the POST in as many blocks
+    assert bound.bytes / 2 < median(held) <= bound.bytes * larger
 
 
 @cases

@@ -8,6 +8,7 @@ import select
 import signal
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import log_load
@@ -241,7 +242,9 @@ def test_a_child_process_can_print_whatever_its_parents_threads_did(pipe):
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(DEADLINE)
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads, which is what this is about
+        pid = os.fork()
     if not pid:
         pipe.output.write(b"child\n")
         os._exit(0)
