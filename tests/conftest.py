@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -168,8 +167,8 @@ def load_block(block: Block, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, 
         if "Flask(" in block.source:
             pytest.skip("flask is not installed")
     for name, source in (("main", block.main), ("handler", block.source)):
-        module = ModuleType(name)
-        module.__file__ = str(ROOT / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)  # with a loader, which tracebacks of Python 3.15 ask for
         monkeypatch.setitem(sys.modules, name, module)
         exec(compile(source, f"{name}.py", "exec"), vars(module))
     handle: Callable[[Any, Any], Any] = module.handle
