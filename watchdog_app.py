@@ -300,7 +300,7 @@ class Settings:
 
 
 # A class of Python 3.13 has a tuple of its own, __static_attributes__
-SETTINGS = {name: declared for name, declared in vars(Settings).items() if name in Settings.__annotations__}
+SETTINGS = {name: made for name, made in vars(Settings).items() if name in Settings.__annotations__}
 
 
 def read_setting(name: str, text: str) -> Any:
