@@ -15,6 +15,9 @@ WINDOWS = {
     "signal": ("pthread_", "sigwait", "SIGKILL", "SIGHUP"),
 }
 
+if os.environ.get("SIMULATED") == "windows":
+    import asyncio  # noqa: F401  # while there is what its POSIX half asks for: pdb, which pytest imports, imports it
+
 for module, beginnings in {"macos": MACOS, "windows": WINDOWS}.get(os.environ.get("SIMULATED", ""), {}).items():
     found = importlib.import_module(module)
     for name in dir(found):
