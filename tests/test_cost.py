@@ -192,11 +192,16 @@ def test_requests_leave_nothing_behind_and_the_collector_nothing_to_do(
     one, quiet_collector, handle, request_bytes, bound
 ):
     running = one(handle, request_bytes)
+
+    def growth():
+        before = sys.getallocatedblocks()
+        running.run(100)
+        assert gc.collect() == 0
+        return sys.getallocatedblocks() - before
+
     gc.collect()
-    before = sys.getallocatedblocks()
-    running.run(100)
-    assert gc.collect() == 0
-    assert sys.getallocatedblocks() - before < 20  # for 3 200 requests: one block for each of them would be a leak
+    # For 3 200 requests: one block for each of them would be a leak. Twice, as a table of the interpreter may grow once
+    assert min(growth(), growth()) < 20
 
 
 # ---- system calls ----
