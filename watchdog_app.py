@@ -692,7 +692,9 @@ def set_up_pools(futures: Any) -> None:
 def log_thread_failure(failure: threading.ExceptHookArgs) -> None:
     """Log a thread's exception as one record (threading.excepthook); the default hook makes several writes."""
     if failure.thread and failure.exc_value and failure.exc_type is not SystemExit:
-        call, trace = CALL.get(), format_traceback(failure.exc_value, of_function=True)
+        # Python 3.14 runs a thread in a context of its own, which it has left by now
+        context: Any = getattr(failure.thread, "_context", None) or {}
+        call, trace = CALL.get() or context.get(CALL), format_traceback(failure.exc_value, of_function=True)
         log("ERROR", f"thread {clipped(failure.thread.name)} failed", trace, call)
 
 
