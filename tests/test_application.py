@@ -198,7 +198,7 @@ def test_the_result_of_a_coroutine_that_cannot_be_sent_has_its_place_too(log):
     with serving(awaits_nonsense) as server:
         assert server.get().status == 500
     assert f"{awaits_nonsense.__code__.co_firstlineno}: ResultError: " in log.getvalue()
-    assert "watchdog_app" not in log.getvalue()
+    assert "watchdog_app.py" not in log.getvalue()
 
 
 @pytest.mark.parametrize(("function", "reason"), FAULTS)
