@@ -71,7 +71,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence, Set, ValuesView
 from contextvars import ContextVar, copy_context
 from enum import Enum
-from errno import EADDRINUSE
+from errno import EACCES, EADDRINUSE, EROFS
 from functools import cache, lru_cache, partial
 from io import BufferedReader, BytesIO, FileIO, RawIOBase, TextIOWrapper
 from os import read as os_read
@@ -767,7 +767,7 @@ def hint(error: Any) -> str:
     folder = os.environ.get(FUNCTION_FOLDER) or os.getcwd()
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"Hint: {missing_hint(error.name, folder)}\n"
-    refused = isinstance(error, OSError) and error.errno in (13, 30)  # EACCES, EROFS
+    refused = isinstance(error, OSError) and error.errno in (EACCES, EROFS)
     if refused and os.path.abspath(str(error.filename or "/")).startswith((f"{folder}/", f"{os.getcwd()}/")):
         return "Hint: in its container, a function can write only to /tmp and to volumes\n"
     return ""
